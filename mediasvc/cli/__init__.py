@@ -1,0 +1,4 @@
+"""The command line: one small file for each command."""
+
+
+def main() -> None: ...

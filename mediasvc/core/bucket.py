@@ -1,0 +1,35 @@
+"""A bucket and its policy: limits, types, privacy, lifetime."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A named group of assets. Sizes in bytes, durations in seconds, `None` means no limit.
+
+    `allowed_types` holds media types, `image/*` for a family; empty allows everything.
+    """
+
+    name: str
+    created_at: float
+    public: bool = False
+    max_asset_size: int | None = None
+    allowed_types: Sequence[str] = ()
+    default_ttl: float | None = None
+    quota_bytes: int | None = None
+    quota_assets: int | None = None
+
+    def allows_type(self, media_type: str) -> bool:
+        family = media_type.partition("/")[0] + "/*"
+        return not self.allowed_types or media_type in self.allowed_types or family in self.allowed_types
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a bucket holds, and what uploads under way have reserved in it."""
+
+    bytes: int = 0
+    assets: int = 0
+    reserved_bytes: int = 0
+    reserved_assets: int = 0

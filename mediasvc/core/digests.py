@@ -1,0 +1,29 @@
+"""Size, SHA-256 and CRC-32 of bytes that pass by, taken in the thread that writes them."""
+
+import hashlib
+import zlib
+
+
+class Digests:
+    """Feed it every byte once, in order; one thread at a time."""
+
+    __slots__ = ("_crc32", "_sha256", "size")
+
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256()
+        self._crc32 = 0
+        self.size = 0
+
+    def update(self, data: bytes | memoryview) -> None:
+        self._sha256.update(data)
+        self._crc32 = zlib.crc32(data, self._crc32)
+        self.size += len(data)
+
+    @property
+    def sha256(self) -> str:
+        """64 lower-case hex digits."""
+        return self._sha256.hexdigest()
+
+    @property
+    def crc32(self) -> int:
+        return self._crc32

@@ -1,0 +1,53 @@
+"""Every Prometheus metric, once, with its unit in its name."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+registry = CollectorRegistry(auto_describe=True)
+
+uploads = Counter(
+    "mediasvc_uploads",
+    "Uploads by door (put, dropbox, form) and outcome (stored or the error code)",
+    ["door", "outcome"],
+    registry=registry,
+)
+upload_bytes = Counter(
+    "mediasvc_upload_bytes", "Bytes of stored originals, by door", ["door"], registry=registry
+)
+upload_seconds = Histogram(
+    "mediasvc_upload_seconds",
+    "From admission to acknowledgement, by door",
+    ["door"],
+    registry=registry,
+    buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 30, 120, 600, 3600),
+)
+downloads = Counter(
+    "mediasvc_downloads",
+    "Downloads by plan (sendfile, stream, none) and status",
+    ["plan", "status"],
+    registry=registry,
+)
+download_bytes = Counter(
+    "mediasvc_download_bytes", "Body bytes handed over, by plan", ["plan"], registry=registry
+)
+blobs_missing = Counter(
+    "mediasvc_blobs_missing", "Downloads whose blob was not in the store", registry=registry
+)
+requests = Counter(
+    "mediasvc_requests", "HTTP requests by method and status", ["method", "status"], registry=registry
+)
+request_seconds = Histogram(
+    "mediasvc_request_seconds",
+    "Time to the last byte of the answer, byte routes apart",
+    registry=registry,
+    buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30),
+)
+tasks = Gauge("mediasvc_tasks", "Tasks by state", ["state"], registry=registry)
+task_seconds = Histogram(
+    "mediasvc_task_seconds",
+    "Duration of a task, by kind and outcome",
+    ["kind", "outcome"],
+    registry=registry,
+    buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 30, 120),
+)
+renditions = Counter("mediasvc_renditions", "Renditions made, by preset", ["preset"], registry=registry)
+swept = Counter("mediasvc_swept", "What the sweep removed or put right, by kind", ["kind"], registry=registry)
