@@ -97,11 +97,11 @@ class Transaction(Protocol):
     async def close_intent(self, blob_id: str) -> None:
         """Delete the intent, open and not condemned: exactly one row, else Gone."""
 
-    async def condemn_intents(self, run: str) -> Sequence[str]:
-        """Mark every intent of a dead run as condemned, so that nobody can close it; gives the blob ids."""
+    async def condemn_intent(self, blob_id: str) -> None:
+        """Mark the intent, so that nobody can close it any more; Gone where there is none. May be repeated."""
 
     async def drop_intent(self, blob_id: str) -> None:
-        """Delete a condemned intent, once its bytes are gone, or an open one whose upload was refused."""
+        """Delete an intent, condemned or not, once its bytes are gone. None there: no error."""
 
     async def bucket(self, name: str) -> Bucket | None: ...
     async def usage(self, bucket: str) -> Usage:
@@ -182,6 +182,9 @@ class Outbox(Protocol):
 
     async def reclaim(self, run: str) -> int:
         """Put what a dead run left running back among the waiting; bury (`failed`) what had its MAX_ATTEMPTS."""
+
+    async def runs(self) -> Sequence[str]:
+        """Every run under which tasks are marked running."""
 
     async def next_due(self) -> float | None:
         """When the next waiting task may run."""

@@ -1,0 +1,57 @@
+"""500 readers that take a few kilobytes a second each: what one costs, and what others feel meanwhile."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import httpx
+from machine import AUTHORISED, Figure, Workplace, curl, mediasvc
+
+READERS = 500
+SECONDS = 8.0
+
+
+def measure(place: Workplace) -> Iterator[Figure]:
+    source = place.file(1024)
+    with mediasvc(place) as ours:
+        curl("-T", source, "-H", AUTHORISED, f"{ours.url}/b/media/slow")
+        idle = ours.resident()
+        done = threading.Event()
+        sockets = [connect(ours.url, "/b/media/slow") for _ in range(READERS)]
+        reading = threading.Thread(target=read_slowly, args=(sockets, done))
+        reading.start()
+        waits, busy = [], 0.0
+        with httpx.Client(base_url=ours.url) as client:
+            ends = time.monotonic() + SECONDS
+            while time.monotonic() < ends:
+                began = time.perf_counter()
+                client.get("/healthz").raise_for_status()
+                waits.append(time.perf_counter() - began)
+                busy = max(busy, ours.resident())
+                time.sleep(0.01)
+        done.set()
+        reading.join()
+        for reader in sockets:
+            reader.close()
+    worst = sorted(waits)[int(len(waits) * 0.99)]
+    yield Figure("500 slow readers, memory of each", (busy - idle) * 1024 / READERS, "KiB", 50, False)
+    yield Figure("`/healthz` meanwhile, p99", worst * 1000, "ms", 200, False)
+
+
+def connect(url: str, path: str) -> socket.socket:
+    where = urlsplit(url)
+    reader = socket.socket()
+    reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    reader.connect((where.hostname, where.port))
+    reader.sendall(f"GET {path} HTTP/1.1\r\nHost: {where.netloc}\r\n{AUTHORISED}\r\n\r\n".encode())
+    return reader
+
+
+def read_slowly(sockets: list[socket.socket], done: threading.Event) -> None:
+    """Each takes 4 KiB a second until `done`."""
+    while not done.is_set():
+        for reader in sockets:
+            reader.recv(4096)
+            time.sleep(1 / READERS)

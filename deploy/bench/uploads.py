@@ -1,0 +1,60 @@
+"""512 MiB by PUT and by form, hashed and synced, against a textbook endpoint that does neither."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+from machine import AUTHORISED, Best, Figure, Workplace, curl, free_port, mediasvc, running
+
+
+def measure(place: Workplace) -> Iterator[Figure]:
+    source = place.file(512)
+    with ExitStack() as stack:
+        ours = stack.enter_context(mediasvc(place))
+        folder = place.folder / "textbook"
+        folder.mkdir()
+        port = free_port()
+        command = [
+            sys.executable,
+            "-m",
+            "uvicorn",
+            "--app-dir",
+            str(Path(__file__).parent),
+            "--no-access-log",
+        ]
+        textbook = stack.enter_context(
+            running(
+                [*command, "--port", str(port), "textbook:app"],
+                f"http://127.0.0.1:{port}",
+                "/up",
+                folder=folder,
+                TMPDIR=str(folder),  # its spooled files on the same disk
+                TEXTBOOK_TARGET=str(folder / "stored"),
+            )
+        )
+        put, form, naive = Best(), Best(), Best()
+        form_field = f"file=@{source}"
+        for _ in range(place.rounds):
+            os.sync()
+            naive.measure(textbook, lambda: curl("-F", form_field, f"{textbook.url}/upload"))
+            (folder / "stored").unlink()
+            os.sync()
+            put.measure(ours, lambda: curl("-T", source, "-H", AUTHORISED, f"{ours.url}/b/media/put"))
+            curl("-X", "DELETE", "-H", AUTHORISED, f"{ours.url}/b/media/put")
+            os.sync()
+            form.measure(
+                ours,
+                lambda: curl("-F", "prefix=f/", "-F", form_field, "-H", AUTHORISED, f"{ours.url}/v1/assets"),
+            )
+            curl("-X", "DELETE", "-H", AUTHORISED, f"{ours.url}/b/media/f/{source.name}")
+    speed = source.stat().st_size / 1e6
+    note = f"{speed / put.seconds:.0f} and {speed / naive.seconds:.0f} MB/s"
+    yield Figure(
+        "raw PUT of 512 MiB, throughput ÷ textbook", naive.seconds / put.seconds, "×", 2.5, True, note
+    )
+    yield Figure("raw PUT, CPU ÷ textbook", put.cpu / naive.cpu, "×", 0.7, False)
+    note = f"{speed / form.seconds:.0f} MB/s"
+    yield Figure("form of 512 MiB, throughput ÷ textbook", naive.seconds / form.seconds, "×", 2, True, note)
+    yield Figure("form, CPU ÷ textbook", form.cpu / naive.cpu, "×", 0.7, False)

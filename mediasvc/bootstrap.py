@@ -1,0 +1,214 @@
+"""Puts the rooms together; the only module that knows which adapter stands behind which door."""
+
+import fcntl
+import hashlib
+import importlib
+import os
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mediasvc.catalogue.interface import Catalogue, Runs
+from mediasvc.catalogue.runs import FileRuns
+from mediasvc.catalogue.sqlite import SqliteCatalogue
+from mediasvc.core.access import ADMIN_SCOPES, Key
+from mediasvc.core.bucket import Bucket
+from mediasvc.core.errors import Conflict, StartupRefused, Unavailable
+from mediasvc.core.ids import new_key_id, new_key_secret
+from mediasvc.derive import registry
+from mediasvc.derive.sandbox import Sandbox
+from mediasvc.ingest.admission import Doorkeeper
+from mediasvc.ingest.keep import Keeper
+from mediasvc.ingest.receive import Receiver
+from mediasvc.logs import log
+from mediasvc.settings import Settings
+from mediasvc.store.interface import BlobStore
+from mediasvc.store.local import LocalStore
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What every command needs: where bytes rest, what we know, and who is alive."""
+
+    settings: Settings
+    clock: Clock
+    store: BlobStore
+    catalogue: Catalogue
+    runs: Runs
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """One running server, put together. `admin_secret` is the fixed admin key, where the settings give one."""
+
+    records: Records
+    run: str
+    keeper: Keeper
+    doorkeeper: Doorkeeper
+    receiver: Receiver
+    sandbox: Sandbox
+    scratch: Path
+
+    @property
+    def settings(self) -> Settings:
+        return self.records.settings
+
+    @property
+    def store(self) -> BlobStore:
+        return self.records.store
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return self.records.catalogue
+
+    @property
+    def admin_secret(self) -> str | None:
+        key = self.settings.admin_key
+        return key.get_secret_value() if key else None
+
+
+def make_store(settings: Settings) -> BlobStore:
+    """The adapter that MEDIASVC_STORE_URL names. Raises StartupRefused."""
+    scheme, _, rest = settings.store.partition(":")
+    match scheme:
+        case "file" if rest:
+            return LocalStore(Path(rest.removeprefix("//")).expanduser().absolute())
+        case "s3":
+            # The SDK costs a third of a second and 30 MB: only who uses it pays.
+            s3 = importlib.import_module("mediasvc.store.s3")
+            store: BlobStore = s3.S3Store(settings.store)
+            return store
+    raise StartupRefused(
+        f"MEDIASVC_STORE_URL must be file:PATH or s3://store-bucket?endpoint=http://host:port, not {settings.store!r}"
+    )
+
+
+@asynccontextmanager
+async def open_records(
+    settings: Settings, *, clock: Clock = time.time, need_store: bool = True
+) -> AsyncIterator[Records]:
+    """Store and catalogue, ready to use. Raises StartupRefused; a store that is merely away is no obstacle."""
+    _make_data_dir(settings.data_dir)
+    runs = FileRuns(settings.data_dir / "runs")
+    store, catalogue = make_store(settings), SqliteCatalogue(settings.catalogue_path, clock=clock)
+    try:
+        await catalogue.start()
+        try:
+            if need_store:
+                await store.start()
+        except Unavailable as away:
+            log.warning("store_away", store=settings.store.partition("?")[0], reason=away.detail)
+        yield Records(settings, clock, store, catalogue, runs)
+    finally:
+        await store.close()
+        await catalogue.close()
+
+
+@asynccontextmanager
+async def open_house(settings: Settings, *, clock: Clock = time.time) -> AsyncIterator[House]:
+    """Everything a server needs; closing it leaves nothing running. The data directory must be locked
+    (`data_dir_lock`): one server each."""
+    async with open_records(settings, clock=clock) as records:
+        await _first_things(records)
+        scratch = settings.data_dir / "scratch"
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(mode=0o700)
+        run = records.runs.begin()
+        keeper = Keeper(records.store, records.catalogue, run)
+        sandbox = Sandbox(scratch)
+        try:
+            yield House(
+                records=records,
+                run=run,
+                keeper=keeper,
+                doorkeeper=Doorkeeper(
+                    records.catalogue,
+                    server_limit=settings.max_upload_size,
+                    store_limit=records.store.max_blob_size,
+                ),
+                receiver=Receiver(
+                    records.catalogue, keeper, clock=clock, derives=registry.accepts, why_not=registry.why_not
+                ),
+                sandbox=sandbox,
+                scratch=scratch,
+            )
+        finally:
+            await sandbox.close()
+            if not keeper.live:
+                records.runs.end(run)
+
+
+@contextmanager
+def data_dir_lock(settings: Settings, address: str) -> Iterator[None]:
+    """Hold the data directory for this process. Raises StartupRefused naming the server that holds it."""
+    _make_data_dir(settings.data_dir)
+    with open(settings.data_dir / "server.lock", "a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "another server"
+            raise StartupRefused(
+                f"{settings.data_dir} is in use by {holder}; stop it or choose another --data-dir"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"mediasvc with process id {os.getpid()} at {address}\n")
+        lock.flush()
+        yield
+
+
+def _make_data_dir(path: Path) -> None:
+    try:
+        # Group may pass through: nginx reads blobs by group; what is private in here has modes of its own.
+        path.mkdir(mode=0o750, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartupRefused(f"the data directory {path} cannot be made: {error.strerror}") from error
+
+
+async def _first_things(records: Records) -> None:
+    """The two buckets everybody starts with, made once and never again, and the admin key."""
+    catalogue, now = records.catalogue, records.clock()
+    marker = records.settings.data_dir / "initialised"
+    if not marker.exists():
+        for bucket in (Bucket("media", now), Bucket("public", now, public=True)):
+            try:
+                async with catalogue.transaction() as tx:
+                    await tx.add_bucket(bucket)
+            except Conflict:  # a start that was cut off here before
+                continue
+        marker.touch(mode=0o600)
+    if records.settings.admin_key is None:
+        await _ensure_admin_key(records)
+
+
+async def _ensure_admin_key(records: Records) -> None:
+    """A working admin key stands in `<data-dir>/admin.key` (0600), whatever was cut off or revoked before."""
+    path, catalogue, now = records.settings.admin_key_file, records.catalogue, records.clock()
+    secret = path.read_text(encoding="ascii", errors="replace").strip() if path.exists() else ""
+    if secret and await catalogue.key_by_secret(sha256_of(secret)):
+        return
+    secret = new_key_secret()
+    temporary = path.with_suffix(".new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w", encoding="ascii") as file:
+        file.write(secret + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    # The row first: a file that is there always holds a key that works.
+    async with catalogue.transaction() as tx:
+        await tx.add_key(make_key(secret, name="admin", scopes=ADMIN_SCOPES, now=now))
+    temporary.rename(path)
+
+
+def sha256_of(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def make_key(secret: str, *, name: str, scopes: frozenset[str], now: float) -> Key:
+    return Key(new_key_id(), sha256_of(secret), secret[:8], scopes, now, name)

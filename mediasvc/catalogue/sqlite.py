@@ -1,0 +1,186 @@
+"""The embedded catalogue: one SQLite file in the data directory (never on NFS).
+
+Single reads run on the event loop, where they take microseconds and no writer can hold them up (WAL).
+Transactions take turns: `BEGIN IMMEDIATE` in a thread of their own, then one sync for all who have committed.
+"""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from mediasvc.catalogue import rows, statements
+from mediasvc.catalogue.interface import BlobRecord, Source
+from mediasvc.catalogue.outbox import CoreOutbox
+from mediasvc.catalogue.reads import CoreReads
+from mediasvc.catalogue.schema import bring_up_to_date
+from mediasvc.catalogue.sqlite_connections import (
+    Prepared,
+    SqliteReader,
+    SqliteWriter,
+    connect,
+    settled,
+    telling,
+    told,
+)
+from mediasvc.catalogue.statements import Writer
+from mediasvc.catalogue.tables import bucket
+from mediasvc.catalogue.transaction import CoreTransaction
+from mediasvc.catalogue.wal import GroupSync
+from mediasvc.core.access import Key
+from mediasvc.core.asset import Asset
+from mediasvc.core.bucket import Bucket
+from mediasvc.core.errors import CatalogueUnavailable
+from mediasvc.core.task import Task
+
+_KEY_BY_SECRET = Prepared(statements.KEY_BY_SECRET)
+_KEY = Prepared(statements.KEY)
+_BUCKET = Prepared(statements.BUCKET)
+_ASSET = Prepared(statements.ASSET)
+_ASSET_AT = Prepared(statements.ASSET_AT)
+_ASSETS_WITH = Prepared(statements.ASSETS_WITH)
+_SOURCE = Prepared(statements.SOURCE, Source)
+_SOURCE_AT = Prepared(statements.SOURCE_AT, Source)
+_TASKS_OF = Prepared(statements.TASKS_OF)
+_BLOB = Prepared(statements.BLOB)
+_CHECK_WITHIN = 5.0  # seconds
+
+
+class SqliteCatalogue(CoreReads):
+    """Implements `catalogue.interface.Catalogue`. Several processes may have the file open at once."""
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._readers = SqliteReader(path)
+        super().__init__(self._readers, clock)
+        self._outbox = CoreOutbox(self._begin, self._readers, clock)
+        self._writer = SqliteWriter(path)
+        self._turn = asyncio.Lock()
+        self._log = GroupSync(path.with_name(path.name + "-wal"))
+        self._loop_connection: sqlite3.Connection | None = None
+
+    @property
+    def outbox(self) -> CoreOutbox:
+        return self._outbox
+
+    async def start(self) -> None:
+        await asyncio.to_thread(bring_up_to_date, self._path)
+        with telling():
+            # Held to the end, so that SQLite never takes its log away from under GroupSync. A short wait
+            # only: whoever waits here holds up the event loop.
+            self._loop_connection = connect(self._path, timeout=0.1)
+            self._loop_connection.execute("SELECT 1 FROM bucket").fetchall()
+
+    async def check(self) -> None:
+        try:
+            async with asyncio.timeout(_CHECK_WITHIN), self._begin() as writer:
+                # A real write: only that finds a full disk, or one that has turned read-only.
+                await writer.change(sa.update(bucket).values(used_bytes=bucket.c.used_bytes))
+        except TimeoutError as error:
+            raise CatalogueUnavailable("the catalogue is locked by another process") from error
+        except OSError as error:
+            raise CatalogueUnavailable(f"the catalogue cannot be written: {error.strerror}") from error
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._writer.close)
+        await asyncio.to_thread(self._readers.close)
+        if self._loop_connection is not None:
+            self._loop_connection.close()
+            self._loop_connection = None
+        await asyncio.to_thread(self._log.close)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[CoreTransaction]:
+        async with self._begin() as writer:
+            yield CoreTransaction(writer, self._clock)
+
+    @asynccontextmanager
+    async def _begin(self) -> AsyncIterator[Writer]:
+        """Left normally means committed and on disk, left by an exception means rolled back; nothing between.
+
+        A cancellation that comes while the commit is under way waits until that has ended, and strikes at
+        the caller's next step: its bytes must not be thrown away while the row that names them stays.
+        """
+        await self._turn.acquire()
+        try:
+            with telling():
+                self._log.check()
+                try:
+                    await self._writer.begin()
+                    yield self._writer
+                except BaseException:
+                    await settled(asyncio.ensure_future(self._writer.rollback()))
+                    raise
+        except BaseException:
+            self._turn.release()
+            raise
+        sealing = asyncio.ensure_future(self._seal())
+        cancelled = await settled(sealing)
+        if cancelled and (caller := asyncio.current_task()) is not None:
+            caller.uncancel()
+            caller.cancel()
+        sealing.result()
+
+    async def _seal(self) -> None:
+        try:
+            with telling():
+                try:
+                    await self._writer.commit()
+                except BaseException:
+                    await self._writer.rollback()
+                    raise
+        finally:
+            self._turn.release()
+        await self._log.reached()
+
+    def _ask(self, question: Prepared, **values: Any) -> list[Any]:
+        if self._loop_connection is None:
+            raise CatalogueUnavailable("the catalogue is not open")
+        try:
+            return question.rows(self._loop_connection, **values)
+        except sqlite3.Error as error:
+            raise told(error) from error
+
+    async def key_by_secret(self, secret_sha256: str) -> Key | None:
+        found = self._ask(_KEY_BY_SECRET, secret_sha256=secret_sha256, now=self._clock())
+        return rows.key_of(found[0]) if found else None
+
+    async def key(self, key_id: str) -> Key | None:
+        found = self._ask(_KEY, key_id=key_id)
+        return rows.key_of(found[0]) if found else None
+
+    async def bucket(self, name: str) -> Bucket | None:
+        found = self._ask(_BUCKET, name=name)
+        return rows.bucket_of(found[0]) if found else None
+
+    async def asset(self, asset_id: str) -> Asset | None:
+        found = self._ask(_ASSET, asset_id=asset_id, now=self._clock())
+        return rows.assets_of(found)[0] if found else None
+
+    async def asset_at(self, bucket: str, key: str) -> Asset | None:
+        found = self._ask(_ASSET_AT, bucket=bucket, key=key, now=self._clock())
+        return rows.assets_of(found)[0] if found else None
+
+    async def assets_with(self, sha256: str, size: int, limit: int = 100) -> Sequence[Asset]:
+        found = self._ask(_ASSETS_WITH, sha256=sha256, size=size, limit=limit, now=self._clock())
+        return rows.assets_of(found)
+
+    async def source(self, asset_id: str, preset: str = "") -> Source | None:
+        found = self._ask(_SOURCE, asset_id=asset_id, preset=preset, now=self._clock())
+        return found[0] if found else None
+
+    async def source_at(self, bucket: str, key: str) -> Source | None:
+        found = self._ask(_SOURCE_AT, bucket=bucket, key=key, preset="", now=self._clock())
+        return found[0] if found else None
+
+    async def tasks_of(self, asset_id: str) -> Sequence[Task]:
+        return [rows.task_of(row) for row in self._ask(_TASKS_OF, asset_id=asset_id)]
+
+    async def blob(self, blob_id: str) -> BlobRecord | None:
+        found = self._ask(_BLOB, blob_id=blob_id)
+        return rows.record_of(found[0]) if found else None

@@ -1,0 +1,32 @@
+"""`mediasvc store init`: make the store's bucket and its rules."""
+
+import importlib
+import sys
+
+import typer
+
+from mediasvc import settings
+from mediasvc.core.errors import StartupRefused
+
+app = typer.Typer(help="Prepare the S3-compatible store.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps `init` a command of its own name."""
+
+
+@app.command()
+def init() -> None:
+    """Make the store's bucket and the rule that aborts stale multipart uploads; says what the store cannot do."""
+    chosen = settings.read()
+    if not chosen.store.startswith("s3:"):
+        print("a store on disk needs no preparation; set MEDIASVC_STORE_URL=s3://…", file=sys.stderr)
+        raise typer.Exit(2)
+    provision = importlib.import_module("mediasvc.store.provision")
+    url = importlib.import_module("mediasvc.store.url")
+    try:
+        report = provision.init(url.parse(chosen.store))
+    except StartupRefused:
+        raise
+    print(report)

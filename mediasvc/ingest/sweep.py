@@ -1,0 +1,70 @@
+"""Uploads nobody finished, blobs nobody owns, assets whose time is over, tasks nobody works on."""
+
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass
+
+from mediasvc import metrics
+from mediasvc.catalogue.interface import Catalogue, Gone, Runs
+from mediasvc.ingest.keep import clear_intent
+from mediasvc.ingest.purge import purge
+from mediasvc.store.interface import BlobStore
+
+_PAGE = 500
+
+
+@dataclass(slots=True)
+class Swept:
+    """How many of each kind a sweep removed or put right."""
+
+    uploads: int = 0
+    expired: int = 0
+    blobs: int = 0
+    tasks: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.uploads} unfinished uploads and {self.blobs} ownerless blobs removed, "
+            f"{self.expired} expired assets deleted, {self.tasks} interrupted tasks queued again"
+        )
+
+
+async def sweep(
+    store: BlobStore,
+    catalogue: Catalogue,
+    runs: Runs,
+    *,
+    clock: Callable[[], float],
+    own_run: str | None = None,
+    live: Collection[str] = frozenset(),
+) -> Swept:
+    """Remove what no acknowledgement speaks for. Safe beside a running server and another sweep.
+
+    What belongs to a dead run is stale at once; what belongs to a live one never, but for intents of our own
+    run (`own_run`) that are not among the blob ids somebody works on (`live`). Raises StoreUnavailable where
+    bytes cannot be removed now; the next sweep goes on.
+    """
+    swept = Swept()
+    dead = [run for run in runs.known() if not runs.alive(run)]
+    for intent in await catalogue.intents():
+        stale = intent.blob_id not in live if intent.run == own_run else not runs.alive(intent.run)
+        if stale and await clear_intent(store, catalogue, intent.blob_id):
+            swept.uploads += 1
+    for run in await catalogue.outbox.runs():
+        if not runs.alive(run):
+            swept.tasks += await catalogue.outbox.reclaim(run)
+    for run in dead:
+        runs.end(run)
+    while expired := await catalogue.expired(clock(), _PAGE):
+        for asset_id in expired:
+            try:
+                async with catalogue.transaction() as tx:
+                    await tx.delete_asset(asset_id)
+                swept.expired += 1
+            except Gone:  # somebody else deleted it
+                continue
+    while unpurged := await catalogue.unpurged(_PAGE):
+        for asset_id in unpurged:
+            swept.blobs += await purge(store, catalogue, asset_id)
+    for kind, count in asdict(swept).items():
+        metrics.swept.labels(kind).inc(count)
+    return swept

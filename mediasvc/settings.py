@@ -1,0 +1,185 @@
+"""Every knob, explained where it stands, read once from the environment and passed in as one value."""
+
+import difflib
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from mediasvc.core.durations import parse_duration
+from mediasvc.core.errors import StartupRefused
+
+PREFIX = "MEDIASVC_"
+
+# Part of the contract, but what they ask for is not built yet: any value but the default stops the start.
+NOT_BUILT: Mapping[str, str] = {
+    "MEDIASVC_DELIVERY": "direct",
+    "MEDIASVC_DISPATCHER": "on",
+    "MEDIASVC_DURABILITY": "complete",
+    "MEDIASVC_MAX_OPEN_UPLOADS": "10000",
+    "MEDIASVC_MAX_REQUEST_SIZE": "",
+    "MEDIASVC_RATE_LIMIT": "",
+    "MEDIASVC_RECEIPTS": "",
+    "MEDIASVC_SECRET_KEY": "",
+    "MEDIASVC_UPLOAD_EXPIRES": "7d",
+}
+# Read by one command only, but known to all, so that one environment serves them all.
+OF_COMMANDS = frozenset({"MEDIASVC_SERVER", "MEDIASVC_KEY"})
+# What Kubernetes puts into the environment for a service named mediasvc.
+_INJECTED = re.compile(r"MEDIASVC_(SERVICE_.*|PORT_.*)|MEDIASVC_PORT(?==tcp://)")
+
+
+class Settings(BaseSettings):
+    """One value for the whole process. Sizes in bytes, durations in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
+
+    data_dir: Path = Field(Path("mediasvc-data"), description="everything embedded lives here")
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on (0: any free one)")
+    store_url: str = Field(
+        "",
+        description="where blobs rest: `file:PATH` or `s3://store-bucket?endpoint=http://host:port&region=…` "
+        "(credentials: the standard AWS variables); default `file:<data-dir>/blobs`",
+    )
+    catalogue_url: str = Field("", description="`sqlite:PATH`; default `sqlite:<data-dir>/catalogue.db`")
+    public_url: str | None = Field(
+        None,
+        description="what links and `Location` begin with, such as `https://media.example.org`; "
+        "default: trusted proxy headers, else the request",
+    )
+    trusted_proxies: str = Field(
+        "", description="CIDRs, comma-separated, whose X-Forwarded-* and Forwarded count"
+    )
+    admin_key: SecretStr | None = Field(
+        None,
+        description="a fixed admin key: 32 characters or more that begin with `msk_`; default: generated",
+    )
+    max_upload_size: int | None = Field(
+        None, ge=1, description="largest request body and largest asset, bytes; default: no limit"
+    )
+    cors_origins: str = Field(
+        "*",
+        description="who may call the API and byte routes from a browser: origins, comma-separated, or `*`",
+    )
+    sweep_interval: float = Field(
+        600, gt=0, description="seconds between sweeps (`10m` works too); one runs at start"
+    )
+
+    @field_validator("data_dir")
+    @classmethod
+    def _expand(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @field_validator("sweep_interval", mode="before")
+    @classmethod
+    def _duration(cls, value: Any) -> Any:
+        return parse_duration(value) if isinstance(value, str) else value
+
+    @field_validator("admin_key")
+    @classmethod
+    def _strong(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            secret = value.get_secret_value()
+            if not (
+                secret.startswith("msk_") and len(secret) >= 32 and secret.isascii() and secret.isprintable()
+            ):
+                raise ValueError("must be 32 characters or more of printable ASCII and begin with msk_")
+            if any(character.isspace() for character in secret):
+                raise ValueError("must not contain spaces")
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _absolute(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
+            raise ValueError("must be an absolute URL such as https://media.example.org")
+        return value.rstrip("/")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        for item in filter(None, map(str.strip, value.split(","))):
+            ipaddress.ip_network(item, strict=False)
+        return value
+
+    @field_validator("catalogue_url")
+    @classmethod
+    def _built(cls, value: str) -> str:
+        if value and not value.startswith("sqlite:"):
+            raise ValueError("must begin with sqlite: (PostgreSQL is not built yet)")
+        return value
+
+    @property
+    def blobs_dir(self) -> Path:
+        return self.data_dir / "blobs"
+
+    @property
+    def store(self) -> str:
+        """The store's URL with its default filled in."""
+        return self.store_url or f"file:{self.blobs_dir}"
+
+    @property
+    def catalogue_path(self) -> Path:
+        given = self.catalogue_url.removeprefix("sqlite:")
+        return Path(given).expanduser().absolute() if given else self.data_dir / "catalogue.db"
+
+    @property
+    def admin_key_file(self) -> Path:
+        return self.data_dir / "admin.key"
+
+    @property
+    def proxy_networks(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+        items = filter(None, map(str.strip, self.trusted_proxies.split(",")))
+        return [ipaddress.ip_network(item, strict=False) for item in items]
+
+    @property
+    def allowed_origins(self) -> list[str]:
+        return [origin.rstrip("/") for origin in map(str.strip, self.cors_origins.split(",")) if origin]
+
+
+def variable(field: str) -> str:
+    """The environment variable of a setting."""
+    return PREFIX + field.upper()
+
+
+def ignored_variables(environ: Mapping[str, str]) -> list[str]:
+    """What Kubernetes injected: `MEDIASVC_PORT=tcp://…` is an address of its own, not our port."""
+    return sorted(name for name, value in environ.items() if _INJECTED.match(f"{name}={value}"))
+
+
+def read(environ: Mapping[str, str] | None = None, **flags: Any) -> Settings:
+    """The settings from the environment, command-line flags first (`None` means not given).
+
+    Raises StartupRefused with one sentence that names the variable and the fix.
+    """
+    environ = os.environ if environ is None else environ
+    injected = set(ignored_variables(environ))
+    ours = {n: v for n, v in environ.items() if n.upper().startswith(PREFIX) and n not in injected}
+    known = {variable(field) for field in Settings.model_fields} | OF_COMMANDS | set(NOT_BUILT)
+    for name, value in sorted(ours.items()):
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else "; the README lists them all"
+            raise StartupRefused(f"{name} is not a setting{hint}")
+        if name in NOT_BUILT and value not in ("", NOT_BUILT[name]):
+            raise StartupRefused(f"{name} asks for something that is not built yet; unset it")
+    values = {
+        field: ours[variable(field)] for field in Settings.model_fields if ours.get(variable(field), "") != ""
+    } | {field: value for field, value in flags.items() if value is not None}
+    try:
+        return Settings(_env_prefix="MEDIASVC_SETTINGS_ARE_READ_ABOVE_", **values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = variable(str(first["loc"][0]))
+        reason = str(first["msg"]).removeprefix("Value error, ")
+        raise StartupRefused(f"{name} {reason[:1].lower()}{reason[1:]}") from None

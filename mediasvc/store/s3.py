@@ -1,0 +1,184 @@
+"""Blobs in one bucket of any S3 service, under their ids."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Any
+
+from mediasvc.core.digests import Digests
+from mediasvc.core.errors import StartupRefused, StoreUnavailable
+from mediasvc.core.span import Span
+from mediasvc.store.batches import in_batches
+from mediasvc.store.budget import ByteBudget
+from mediasvc.store.interface import BlobMissing, Stored
+from mediasvc.store.parts import LARGEST, MAX_BLOB_SIZE, PartPlan
+from mediasvc.store.s3_client import S3Client, StoreAway, StoreRefused
+from mediasvc.store.s3_download import Download
+from mediasvc.store.s3_upload import Outgoing
+from mediasvc.store.threads import unbroken
+from mediasvc.store.url import S3Url
+
+IN_FLIGHT = LARGEST  # bytes of parts being sent, of all uploads together
+CHECK_SECONDS = 5.0
+PROBE = "mediasvc-probe"  # a key that is no blob id
+
+_BLOB_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_WRONG_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"}
+
+
+class S3Store:
+    """An S3 bucket. What `put` returned has been acknowledged by the store and looked at once more."""
+
+    files = None
+    max_blob_size: int | None = MAX_BLOB_SIZE
+
+    def __init__(self, url: S3Url) -> None:
+        self._url = url
+        self._client = S3Client(url)
+        self._calls = ThreadPoolExecutor(16, "s3-call")
+        self._senders = ThreadPoolExecutor(12, "s3-send")  # as many as smallest parts fit into the budget
+        self._readers = ThreadPoolExecutor(16, "s3-read")
+        self._hashers = ThreadPoolExecutor(4, "s3-hash")
+        self.budget = ByteBudget(IN_FLIGHT)
+        self._accepted = False  # whether the store has let us write and delete since we started
+
+    async def start(self) -> None:
+        try:
+            await self._try_out()
+        except StoreRefused as refusal:
+            raise StartupRefused(self._advice(refusal.code)) from refusal
+
+    async def check(self) -> None:
+        try:
+            await self._try_out()
+        except StoreRefused as refusal:
+            raise StoreUnavailable(self._advice(refusal.code)) from refusal
+
+    async def _try_out(self) -> None:
+        """One question without repetition; the first time also whether we may write and delete."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                await loop.run_in_executor(self._calls, self._look)
+        except (StoreAway, TimeoutError) as error:
+            raise StoreUnavailable(f"the store at {self._url.address} does not answer") from error
+
+    def _look(self) -> None:
+        # A listing and not HEAD: only an answer with a body says what is wrong.
+        self._client.call("list_objects_v2", MaxKeys=1)
+        if not self._accepted:
+            self._client.call("put_object", Key=PROBE, Body=b"")
+            self._client.call("delete_object", Key=PROBE)
+            self._accepted = True
+
+    def _advice(self, code: str) -> str:
+        at = f"at {self._url.address}"
+        if code == "NoSuchBucket":
+            return (
+                f"the store's bucket {self._url.bucket} does not exist {at}: "
+                "run `mediasvc store init` with the same settings"
+            )
+        if code == "NoCredentials":
+            return f"the store {at} needs credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        if code in _WRONG_KEYS:
+            return (
+                f"the store {at} does not accept the credentials ({code}): "
+                "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            )
+        if code == "AccessDenied":
+            return (
+                f"the credentials may not list, write and delete in bucket {self._url.bucket} {at}: allow it"
+            )
+        if code == "CertificateNotTrusted":
+            return (
+                f"the certificate of the store {at} is not trusted: set AWS_CA_BUNDLE to its authority's file"
+            )
+        return f"the store {at} refuses to work with bucket {self._url.bucket} ({code}): check MEDIASVC_STORE_URL"
+
+    async def put(
+        self, blob_id: str, body: AsyncIterable[bytes], digests: Digests, *, length: int | None = None
+    ) -> Stored:
+        plan = PartPlan(length)
+        outgoing = Outgoing(self._client, self._calls, self._senders, self.budget, blob_id, plan, digests)
+        try:
+            async with aclosing(in_batches(self._hashers, body, outgoing.absorb)) as absorbed:
+                async for full in absorbed:
+                    outgoing.look_after_parts()
+                    for part in full:
+                        await outgoing.send(part)
+            await outgoing.finish()
+        except BaseException:
+            await unbroken(outgoing.undo(self.discard))
+            raise
+        return Stored(blob_id, outgoing.size)
+
+    @asynccontextmanager
+    async def open(self, blob_id: str, span: Span | None = None) -> AsyncIterator[AsyncIterator[bytes]]:
+        if span is not None and span.length == 0:  # HTTP has no range of no bytes
+            await self.stat(blob_id)
+        download = Download(self._client, self._calls, self._readers, blob_id, span)
+        try:
+            await download.begin()
+            yield download.chunks()
+        finally:
+            download.close()
+
+    async def stat(self, blob_id: str) -> Stored:
+        answer = await self._client.ask(self._calls, "head_object", Key=blob_id)
+        return Stored(blob_id, answer["ContentLength"])
+
+    async def delete(self, *blob_ids: str) -> None:
+        # One by one: DeleteObjects needs a checksum that not every store takes.
+        for blob_id in blob_ids:
+            with suppress(BlobMissing):
+                await self._client.ask(self._calls, "delete_object", Key=blob_id)
+
+    async def discard(self, blob_id: str) -> None:
+        # First what is unfinished, then what is whole: SeaweedFS could destroy an object on a late abort.
+        async for upload in self._unfinished(blob_id):
+            if upload["Key"] == blob_id:
+                with suppress(BlobMissing):
+                    await self._client.ask(
+                        self._calls, "abort_multipart_upload", Key=blob_id, UploadId=upload["UploadId"]
+                    )
+        await self.delete(blob_id)
+
+    async def scan(self, prefix: str = "") -> AsyncIterator[Stored]:
+        async for page in self._pages(
+            "list_objects_v2", {"NextContinuationToken": "ContinuationToken"}, prefix
+        ):
+            for item in page.get("Contents", ()):
+                if _BLOB_ID.fullmatch(item["Key"]):
+                    yield Stored(item["Key"], item["Size"])
+
+    async def scan_unfinished(self) -> AsyncIterator[str]:
+        last = ""
+        async for upload in self._unfinished(""):
+            if upload["Key"] != last and _BLOB_ID.fullmatch(upload["Key"]):
+                last = upload["Key"]
+                yield last
+
+    async def _unfinished(self, prefix: str) -> AsyncIterator[Mapping[str, Any]]:
+        markers = {"NextKeyMarker": "KeyMarker", "NextUploadIdMarker": "UploadIdMarker"}
+        async for page in self._pages("list_multipart_uploads", markers, prefix):
+            for upload in page.get("Uploads", ()):
+                yield upload
+
+    async def _pages(
+        self, operation: str, markers: Mapping[str, str], prefix: str
+    ) -> AsyncIterator[Mapping[str, Any]]:
+        """Every page of a listing; `markers`: where a page says what the next is asked for with."""
+        asked: dict[str, Any] = {}
+        while True:
+            page = await self._client.ask(self._calls, operation, Prefix=prefix, **asked)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            asked = {parameter: page[marker] for marker, parameter in markers.items() if page.get(marker)}
+
+    async def close(self) -> None:
+        for pool in (self._hashers, self._senders, self._readers, self._calls):
+            await asyncio.to_thread(pool.shutdown, cancel_futures=True)
+        self._client.close()

@@ -1,0 +1,98 @@
+"""The application: FastAPI for the API, raw ASGI around it and, for downloads, in front of it."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
+
+from mediasvc.bootstrap import House
+from mediasvc.web import errors
+from mediasvc.web.caller import caller_resolver
+from mediasvc.web.deps import Desk
+from mediasvc.web.docs import add_docs
+from mediasvc.web.download import Downloads
+from mediasvc.web.middleware import Admitted, Drained, HeadAsGet, Observed, Problems
+from mediasvc.web.proxy import Proxied
+from mediasvc.web.routes import assets, buckets, documented, forms, keys, named, operations
+from mediasvc.web.schemas import Problem
+
+DESCRIPTION = """Durable uploads, thumbnails in the background, downloads at the speed of the disk.
+
+Send an API key as `Authorization: Bearer msk_…` or as the password of HTTP Basic.
+Errors are `application/problem+json` (RFC 9457) with a stable `code`."""
+
+# What a browser's script may read besides the few headers that are always open to it.
+EXPOSED = [
+    "Accept-Ranges",
+    "Content-Disposition",
+    "Content-Length",
+    "Content-Location",
+    "Content-Range",
+    "ETag",
+    "Location",
+    "Repr-Digest",
+    "Retry-After",
+    "X-Request-Id",
+]
+
+
+def make_api(desk: Desk) -> FastAPI:
+    """The JSON API and the upload routes, documented whole."""
+    app = FastAPI(
+        title="mediasvc",
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        exception_handlers=errors.handlers(),
+        redirect_slashes=False,
+    )
+    app.state.desk = desk
+    for module in (named, forms, assets, buckets, keys, operations, documented):
+        app.include_router(module.router)
+    add_docs(app)
+
+    def openapi() -> dict[str, Any]:
+        if not app.openapi_schema:
+            schema = get_openapi(
+                title=app.title,
+                version="1",
+                description=DESCRIPTION,
+                routes=app.routes,
+                openapi_version="3.1.0",
+            )
+            components = schema.setdefault("components", {})
+            components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
+            components["securitySchemes"] = {
+                "key": {"type": "http", "scheme": "bearer"},
+                "basic": {"type": "http", "scheme": "basic"},
+            }
+            schema["security"] = [{"key": []}, {"basic": []}]
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    return app
+
+
+def make_app(desk: Desk) -> ASGIApp:
+    """The whole stack; a request passes it from the last line up."""
+    house: House = desk.house
+    caller_of = caller_resolver(house.catalogue, house.admin_secret)
+    app: ASGIApp = make_api(desk)
+    app = HeadAsGet(app)
+    app = Admitted(app, caller_of, max_upload_size=house.settings.max_upload_size)
+    app = Downloads(app, house.catalogue, house.store, caller_of, house.records.clock)
+    app = Proxied(app, house.settings.proxy_networks)
+    app = Problems(app)
+    app = CORSMiddleware(
+        app,
+        allow_origins=house.settings.allowed_origins,
+        allow_methods=["*"],
+        allow_headers=["*"],
+        expose_headers=EXPOSED,
+        max_age=86400,
+    )
+    app = Drained(app)
+    return Observed(app)

@@ -1,0 +1,50 @@
+"""Who is asking: the key in `Authorization`, as Bearer or as the password of Basic."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable
+
+from mediasvc.catalogue.interface import Catalogue
+from mediasvc.core.access import ADMIN_SCOPES, ANONYMOUS, Caller
+
+CallerOf = Callable[[bytes | None], Awaitable[Caller]]
+
+
+def secret_in(authorization: bytes | None) -> bytes | None:
+    """The key a request carries, whichever of the two schemes it uses; None where there is none."""
+    if not authorization:
+        return None
+    scheme, _, rest = authorization.partition(b" ")
+    match scheme.lower():
+        case b"bearer":
+            return rest.strip() or None
+        case b"basic":
+            try:
+                return base64.b64decode(rest.strip(), validate=True).partition(b":")[2] or None
+            except binascii.Error:
+                return None
+    return None
+
+
+def caller_resolver(catalogue: Catalogue, admin_secret: str | None) -> CallerOf:
+    """Finds the caller behind an Authorization header; an unknown, revoked or malformed key is nobody.
+
+    `admin_secret` is the fixed admin key of the settings: compared, never stored. The catalogue is asked
+    every time (microseconds), so that a key made or revoked elsewhere counts at once.
+    """
+    fixed = hashlib.sha256(admin_secret.encode()).digest() if admin_secret else None
+    admin = Caller("key_admin", ADMIN_SCOPES)
+
+    async def caller_of(authorization: bytes | None) -> Caller:
+        secret = secret_in(authorization)
+        if secret is None:
+            return ANONYMOUS
+        digest = hashlib.sha256(secret)
+        if fixed is not None and hmac.compare_digest(fixed, digest.digest()):
+            return admin
+        key = await catalogue.key_by_secret(digest.hexdigest())
+        return Caller.bearing(key) if key else ANONYMOUS
+
+    return caller_of

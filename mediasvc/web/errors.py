@@ -1,0 +1,99 @@
+"""Errors as people get them: RFC 9457 `application/problem+json`, never HTML, never internals."""
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match
+from starlette.types import Scope
+
+from mediasvc.core.errors import (
+    BadBody,
+    InvalidInput,
+    LimitError,
+    MediasvcError,
+    MethodNotAllowed,
+    NotFound,
+    RangeNotSatisfiable,
+    Unauthorised,
+)
+
+MEDIA_TYPE = "application/problem+json"
+
+
+def problem(error: MediasvcError, request_id: str, *, detail: str | None = None) -> Response:
+    """The answer that tells `error`. What an error of ours says is meant for the caller; nothing else is."""
+    body: dict[str, Any] = {
+        "title": error.title,
+        "status": error.status,
+        "code": error.code,
+        "detail": detail or error.detail,
+        "request_id": request_id,
+        "retryable": error.retryable,
+    }
+    headers = {"Cache-Control": "no-store"}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    match error:
+        case LimitError(limit=limit, limit_source=source):
+            body |= {"limit": limit, "limit_source": source}
+        case Unauthorised():
+            headers["WWW-Authenticate"] = 'Basic realm="mediasvc"'
+        case MethodNotAllowed(allow=allow):
+            headers["Allow"] = allow
+        case RangeNotSatisfiable(size=size):
+            headers |= {"Content-Range": f"bytes */{size}", "Accept-Ranges": "bytes"}
+    content = json.dumps(body).encode()
+    return Response(content, status_code=error.status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def request_id_of(scope: Scope) -> str:
+    return str(scope.get("state", {}).get("request_id", ""))
+
+
+def allowed_methods(routes: Iterable[BaseRoute], scope: Scope) -> str:
+    """Every method some route has for this URL, for `Allow`."""
+    methods: set[str] = {"OPTIONS"}
+    for route in routes:
+        if route.matches(scope)[0] is not Match.NONE:
+            methods |= set(getattr(route, "methods", None) or ())
+    if "GET" in methods:
+        methods.add("HEAD")
+    return ", ".join(sorted(methods))
+
+
+Handler = Callable[[Request, Any], Response]
+
+
+def handlers() -> dict[Any, Any]:
+    """FastAPI's exception handlers: everything it or a route raises becomes a problem."""
+
+    def ours(request: Request, error: MediasvcError) -> Response:
+        return problem(error, request_id_of(request.scope))
+
+    def invalid(request: Request, error: RequestValidationError) -> Response:
+        return ours(request, translate_validation(error))
+
+    def http(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 405:
+            allow = allowed_methods(request.app.routes, request.scope)
+            return ours(request, MethodNotAllowed(f"this URL takes {allow}", allow=allow))
+        if error.status_code == 404:
+            return ours(request, NotFound("there is nothing here; /docs lists what is"))
+        return ours(request, BadBody("the body cannot be read as what its Content-Type says"))
+
+    return {MediasvcError: ours, RequestValidationError: invalid, HTTPException: http}
+
+
+def translate_validation(error: RequestValidationError) -> MediasvcError:
+    """The first thing that is wrong, with the name of where it stands."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+    if first["type"] == "json_invalid":
+        return BadBody("the body is not valid JSON")
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return InvalidInput(f"{where}: {message}" if where else f"the body: {message}")

@@ -1,0 +1,266 @@
+"""What happens around every request, in pure ASGI: observed, drained, told in problems, seen through proxies, admitted.
+
+One `BaseHTTPMiddleware` would cost more per request than all the rest of the framework (measured).
+"""
+
+import asyncio
+import secrets
+import time
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mediasvc import metrics
+from mediasvc.core.errors import BadBody, MediasvcError, TooLarge, Unauthorised, Unavailable
+from mediasvc.logs import log
+from mediasvc.web.caller import CallerOf
+from mediasvc.web.errors import problem, request_id_of
+
+JSON_LIMIT = 1 << 20  # bytes of a JSON body
+DRAIN_LIMIT = 2 << 20  # bytes read after a refusal, so that the client gets to see it
+DRAIN_SECONDS = 2.0
+_PROTECTED = ("/v1/", "/b/", "/f/", "/i/", "/u/", "/metrics")
+_QUIET = ("/healthz", "/readyz", "/metrics")
+
+
+def header(scope: Scope, name: bytes) -> bytes | None:
+    """The first header of that lower-case name."""
+    for candidate, value in scope["headers"]:
+        if candidate == name:
+            return bytes(value)
+    return None
+
+
+class Observed:
+    """Request id, access log and metrics; `nosniff` on every answer; what nobody caught becomes a 500 problem."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, status, size = time.perf_counter(), 0, 0
+        request_id = secrets.token_hex(8)
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def observed_send(message: Message) -> None:
+            nonlocal status, size
+            kind = message["type"]
+            if kind == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (b"x-content-type-options", b"nosniff"),
+                    (b"x-request-id", request_id.encode()),
+                ]
+            elif kind == "http.response.body":
+                size += len(message.get("body", b""))
+            elif kind == "http.response.zerocopysend":
+                size += message.get("count") or 0
+            await send(message)
+
+        try:
+            await self._app(scope, receive, observed_send)
+        except asyncio.CancelledError:
+            # Only a shutdown whose patience ended cancels a request.
+            if not status:
+                stopping = Unavailable("the server is stopping; send it again in a moment")
+                await problem(stopping, request_id)(scope, receive, observed_send)
+        except Exception:
+            log.exception("request_error", request_id=request_id, method=scope["method"], path=scope["path"])
+            if status:
+                raise  # the connection is closed: visibly broken
+            unexpected = MediasvcError("something went wrong here; the log knows it by this request_id")
+            await problem(unexpected, request_id)(scope, receive, observed_send)
+        finally:
+            seconds = time.perf_counter() - began
+            metrics.requests.labels(scope["method"], status or 499).inc()
+            metrics.request_seconds.observe(seconds)
+            if scope["path"] not in _QUIET:
+                client = scope.get("client")
+                log.info(
+                    "request",
+                    request_id=request_id,
+                    method=scope["method"],
+                    path=scope.get("raw_path", b"").decode("latin-1"),  # as sent: no control characters
+                    status=status or 499,
+                    bytes=size,
+                    ms=round(seconds * 1000, 2),
+                    client=client[0] if client else None,
+                )
+
+
+class Drained:
+    """An answer that comes before the body was read closes the connection, after reading a bounded amount.
+
+    Closing at once would reset the connection and could take the answer with it; reading on for ever would
+    let a refused upload cost all its bytes. So the answer is sent whole, a little more is read, then the
+    connection goes.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not _has_body(scope):
+            await self._app(scope, receive, send)
+            return
+        more_to_come = True
+        early = False
+
+        async def watched_receive() -> Message:
+            nonlocal more_to_come
+            message = await receive()
+            more_to_come = message["type"] == "http.request" and message.get("more_body", False)
+            return message
+
+        async def draining_send(message: Message) -> None:
+            nonlocal early
+            if message["type"] == "http.response.start" and more_to_come:
+                early = True
+                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+            if early and message["type"] == "http.response.body" and not message.get("more_body", False):
+                await send({**message, "more_body": True})
+                await _drain(scope, watched_receive)
+                message = {"type": "http.response.body", "body": b"", "more_body": False}
+            await send(message)
+
+        await self._app(scope, watched_receive, draining_send)
+
+
+def _has_body(scope: Scope) -> bool:
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+        for name, value in scope["headers"]
+    )
+
+
+async def _drain(scope: Scope, receive: Receive) -> None:
+    if header(scope, b"expect"):
+        return  # the client waits for leave to send, and now will not
+    size = 0
+    try:
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while size < DRAIN_LIMIT:
+                message = await receive()
+                size += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
+    except TimeoutError:
+        return
+
+
+class Problems:
+    """Errors of ours from the raw ASGI layers below, told as problems (FastAPI's own handlers do the routes)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def noting_send(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting_send)
+        except MediasvcError as error:
+            if started:
+                raise
+            await problem(error, request_id_of(scope))(scope, receive, send)
+        except ClientDisconnect:
+            if started:
+                raise
+            broken = BadBody("the connection broke before the body was complete")
+            await problem(broken, request_id_of(scope))(scope, receive, send)
+
+
+class HeadAsGet:
+    """HEAD on everything that answers GET: FastAPI's routes know GET only."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def bodiless_send(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        await self._app({**scope, "method": "GET"}, receive, bodiless_send)
+
+
+class Admitted:
+    """Decides for every route what needs no bucket, before a body byte is read: key, declared size, JSON's size."""
+
+    def __init__(self, app: ASGIApp, caller_of: CallerOf, *, max_upload_size: int | None) -> None:
+        self._app = app
+        self._caller_of = caller_of
+        self._max_upload_size = max_upload_size
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        caller = await self._caller_of(header(scope, b"authorization"))
+        scope["state"]["caller"] = caller
+        if caller.anonymous and _needs_key(scope):
+            raise Unauthorised("send an API key: Authorization: Bearer msk_…, or curl -u :msk_…")
+        upload = _is_upload(scope)
+        limit = self._max_upload_size if upload else JSON_LIMIT
+        if limit is not None:
+            declared = _declared_length(scope)
+            if declared is not None and declared > limit:
+                raise _too_large(limit)
+            if not upload or declared is None:
+                receive = _counted(receive, limit)
+        await self._app(scope, receive, send)
+
+
+def _is_upload(scope: Scope) -> bool:
+    method: str = scope["method"]
+    path: str = scope["path"]
+    return (method == "PUT" and path.startswith(("/b/", "/u/"))) or (
+        method == "POST" and path == "/v1/assets"
+    )
+
+
+def _needs_key(scope: Scope) -> bool:
+    path: str = scope["path"]
+    if not path.startswith(_PROTECTED) or (scope["method"] == "OPTIONS" and not path.startswith("/metrics")):
+        return False
+    # One asset's JSON is open where its bucket is public; the route decides, once it knows the bucket.
+    public = scope["method"] in ("GET", "HEAD") and path.startswith("/v1/assets/") and path.count("/") == 3
+    return not public
+
+
+def _declared_length(scope: Scope) -> int | None:
+    declared = header(scope, b"content-length")
+    return int(declared) if declared is not None else None
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"a body here may have {limit} bytes", limit=limit, limit_source="server")
+
+
+def _counted(receive: Receive, limit: int) -> Receive:
+    """A body without a declared length stops at the limit."""
+    size = 0
+
+    async def counting_receive() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > limit:
+            raise _too_large(limit)
+        return message
+
+    return counting_receive

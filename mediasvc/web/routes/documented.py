@@ -1,0 +1,34 @@
+"""OpenAPI entries of the URLs that web/download.py answers before FastAPI is asked."""
+
+from fastapi import APIRouter, Response
+
+from mediasvc.core.errors import NotFound
+from mediasvc.web.problems import problems
+
+router = APIRouter(tags=["bytes"])
+_BYTES = {
+    200: {"description": "The bytes", "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}},
+    206: {"description": "The ranges asked for"},
+    304: {"description": "Not modified"},
+    **problems(401, 403, 404, 412, 416),
+}
+
+
+async def _answered_before() -> Response:
+    raise NotFound("there is nothing here")
+
+
+for path, summary in {
+    "/b/{bucket}/{key:path}": "Download an asset by its key",
+    "/f/{asset_id}/{name}": "Download an asset by its id (the name is cosmetic)",
+    "/i/{preset}/{asset_id}.{ext}": "Download a rendition: preset thumb, grid or preview",
+}.items():
+    router.add_api_route(
+        path,
+        _answered_before,
+        methods=["GET"],
+        summary=summary,
+        response_class=Response,
+        responses=_BYTES,  # type: ignore[arg-type]
+        operation_id="get_" + path[1],
+    )

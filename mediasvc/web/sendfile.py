@@ -1,0 +1,259 @@
+"""Zero-copy without nginx: uvicorn's protocol with the ASGI extension `http.response.zerocopysend`.
+
+The kernel copies from the page cache to the socket; Python only says where from and how much. The classes
+extended here are private to uvicorn: the version is pinned, tests guard it, and where the extension is absent
+(TLS, a platform without sendfile) downloads are streamed. A bonus: a connection has `HEAD_TIMEOUT` seconds to
+send a complete request head, for which uvicorn has no setting.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+Message = MutableMapping[str, Any]
+Application = Callable[..., Awaitable[None]]
+
+EXTENSION = "http.response.zerocopysend"
+SUPPORTED = hasattr(os, "sendfile")
+HEAD_TIMEOUT = 30.0
+# One turn of one connection in the loop: large enough to cost nothing, small enough to be fair.
+MAX_TURN = 2 * 1024 * 1024
+_NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
+
+
+class FileBroken(OSError):
+    """The file ended early or could not be read: the answer had begun, so the connection was cut."""
+
+
+class SendfileProtocol(HttpToolsProtocol):
+    """Offers the extension on plain sockets."""
+
+    _head_timer: asyncio.TimerHandle | None = None
+    _waiter: asyncio.Future[None] | None = None
+    _zero_copy = False
+    fd = -1
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._zero_copy = SUPPORTED and self.scheme == "http"
+        # Good only while the transport is not closing: after that the number may be another connection's.
+        self.fd = transport.get_extra_info("socket").fileno()
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_came()
+        super().connection_lost(exc)
+        self.wake()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
+            self._await_head()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._zero_copy:
+            self.scope["extensions"] = {EXTENSION: {}}
+
+    def on_headers_complete(self) -> None:
+        self._head_came()
+        super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if self._zero_copy:
+            app = partial(_answer, app, self, cycle)
+        super()._start_asgi_task(cycle, app)
+
+    def _await_head(self) -> None:
+        if not self.transport.is_closing():
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self._head_overdue)
+
+    def _head_came(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_overdue(self) -> None:
+        self._head_timer = None
+        self.transport.close()
+
+    async def writable(self, fd: int) -> None:
+        """Until the socket takes bytes again, or the connection is lost."""
+        self._waiter = waiter = self.loop.create_future()
+        self.loop.add_writer(fd, self.wake)
+        try:
+            await waiter
+        finally:
+            self.loop.remove_writer(fd)
+            self._waiter = None
+
+    def wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+async def _answer(
+    app: Application,
+    protocol: SendfileProtocol,
+    cycle: RequestResponseCycle,
+    scope: Message,
+    receive: Callable[[], Awaitable[Message]],
+    send: Callable[[Any], Awaitable[None]],
+) -> None:
+    await app(scope, receive, _Sender(protocol, cycle, send))
+
+
+class _Sender:
+    """An ASGI `send` that also takes files.
+
+    The response's start is held back until what follows is known: before a file it must be on the wire when the
+    file begins, before a body uvloop writes both at once.
+    """
+
+    __slots__ = ("_cycle", "_protocol", "_send", "_start")
+
+    def __init__(
+        self,
+        protocol: SendfileProtocol,
+        cycle: RequestResponseCycle,
+        send: Callable[[Any], Awaitable[None]],
+    ) -> None:
+        self._protocol = protocol
+        self._cycle = cycle
+        self._send = send
+        self._start: Message | None = None
+
+    async def __call__(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "http.response.start" and self._start is None and not self._cycle.response_started:
+            self._start = message
+            return
+        if kind == EXTENSION:
+            await self._file(message)
+            return
+        if self._start is not None:
+            start, self._start = self._start, None
+            await self._send(start)
+        await self._send(message)
+
+    async def _file(self, message: Message) -> None:
+        """Raises ConnectionResetError where the client has gone, FileBroken where the file has less than `count`."""
+        cycle, transport = self._cycle, self._protocol.transport
+        # With no room for a backlog uvloop writes at once, and `drain` means: all of it is with the kernel.
+        transport.set_write_buffer_limits(0)
+        try:
+            if self._start is not None:
+                start, self._start = self._start, None
+                await self._send(start)
+            if cycle.scope["method"] != "HEAD":
+                file = message["file"].fileno()
+                offset = message.get("offset")
+                offset = os.lseek(file, 0, os.SEEK_CUR) if offset is None else offset
+                count = message.get("count")
+                count = os.fstat(file).st_size - offset if count is None else count
+                if cycle.chunked_encoding or count > cycle.expected_content_length:
+                    raise RuntimeError("Response content longer than Content-Length")
+                await self._drained()
+                await self._copy(file, offset, offset + count)
+                cycle.expected_content_length -= count
+        finally:
+            if not transport.is_closing():
+                transport.set_write_buffer_limits()
+        if not message.get("more_body", False):
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _drained(self) -> None:
+        while self._protocol.transport.get_write_buffer_size() and not self._cycle.disconnected:
+            await self._cycle.flow.drain()
+        self._check()
+
+    def _check(self) -> None:
+        if self._cycle.disconnected or self._protocol.transport.is_closing():
+            self._cycle.disconnected = True
+            raise ConnectionResetError("the client has gone")
+
+    async def _copy(self, file: int, offset: int, end: int) -> None:
+        turn = min(offset + MAX_TURN, end)
+        tried = offset < end and _in_page_cache(file, offset, turn)
+        if tried:
+            # Most files are small and leave in one go: no second descriptor for them.
+            offset += self._sent(self._protocol.fd, file, offset, turn)
+        if offset == end:
+            return
+        # The event loop watches the socket already; it takes a second descriptor to watch it for ourselves.
+        out = os.dup(self._protocol.fd)
+        try:
+            while offset < end:
+                if tried and offset < turn:
+                    await self._protocol.writable(out)
+                elif tried:
+                    await asyncio.sleep(0)
+                self._check()
+                tried, turn = True, min(offset + MAX_TURN, end)
+                if _in_page_cache(file, offset, turn):
+                    offset += self._sent(out, file, offset, turn)
+                else:
+                    offset += await self._sent_by_thread(out, file, offset, turn)
+        finally:
+            os.close(out)
+
+    def _sent(self, out: int, file: int, offset: int, end: int) -> int:
+        """As many bytes as the socket takes now."""
+        try:
+            return _sendfile(out, file, offset, end)
+        except OSError as error:
+            raise self._cut(error) from error
+
+    async def _sent_by_thread(self, out: int, file: int, offset: int, end: int) -> int:
+        """The disk may take its time, and the loop must not wait for it."""
+        # Descriptors of its own: who cancels us closes theirs while the thread still works.
+        own_out, own_file = os.dup(out), os.dup(file)
+
+        def copy() -> int:
+            try:
+                return _sendfile(own_out, own_file, offset, end)
+            finally:
+                os.close(own_out)
+                os.close(own_file)
+
+        try:
+            return await self._protocol.loop.run_in_executor(None, copy)
+        except OSError as error:
+            raise self._cut(error) from error
+
+    def _cut(self, error: OSError) -> OSError:
+        """Whatever it was, the client must see an answer that broke off, never one that looks whole."""
+        self._protocol.transport.abort()
+        self._cycle.disconnected = True  # now, not when the loop gets to it: uvicorn would complain meanwhile
+        if isinstance(error, (ConnectionError, TimeoutError)):
+            return ConnectionResetError("the client has gone")
+        return FileBroken(str(error))
+
+
+def _sendfile(out: int, file: int, offset: int, end: int) -> int:
+    try:
+        sent = os.sendfile(out, file, offset, end - offset)
+    except BlockingIOError:
+        return 0
+    if not sent:
+        raise FileBroken(f"the file ends at byte {offset}, before {end}")
+    return sent
+
+
+def _in_page_cache(file: int, start: int, end: int) -> bool:
+    """Whether reading will not wait for the disk, judged by the first and the last byte (1.2 µs each)."""
+    if not _NOWAIT:
+        return True
+    try:
+        os.preadv(file, (bytearray(1),), start, _NOWAIT)
+        if end - start > 4096:
+            os.preadv(file, (bytearray(1),), end - 1, _NOWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # a file system that cannot tell
+    return True
