@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from mediasvc.catalogue import rows
 from mediasvc.catalogue.interface import AssetPage, AssetQuery, BlobRecord, Intent
 from mediasvc.catalogue.listing import list_assets
-from mediasvc.catalogue.statements import Reader, key_is_live
+from mediasvc.catalogue.statements import Reader, live
 from mediasvc.catalogue.tables import asset, blob, bucket, doomed, intent, key, task
 from mediasvc.core.access import Key
 from mediasvc.core.bucket import Bucket
@@ -21,8 +21,8 @@ class CoreReads:
         self._clock = clock
 
     async def keys(self, after: str | None = None, limit: int = 1000) -> Sequence[Key]:
-        live = sa.select(key).where(key.c.id > (after or ""), key_is_live).order_by(key.c.id).limit(limit)
-        return [rows.key_of(row) for row in await self._reader.rows(live.params(now=self._clock()))]
+        named = sa.select(key).where(key.c.id > (after or ""), live(self._clock())).order_by(key.c.id)
+        return [rows.key_of(row) for row in await self._reader.rows(named.limit(limit))]
 
     async def buckets(self, after: str | None = None, limit: int = 1000) -> Sequence[Bucket]:
         named = sa.select(bucket).where(bucket.c.name > (after or "")).order_by(bucket.c.name).limit(limit)

@@ -7,6 +7,7 @@ from pathlib import Path
 from mediasvc.core.errors import CatalogueUnavailable, StartupRefused
 
 VERSIONS = Path(__file__).parent / "migrations" / "versions"
+PATIENCE = 10.0  # seconds
 
 
 def revisions() -> list[str]:
@@ -41,7 +42,7 @@ def revision(path: Path) -> str | None:
     """The revision of the file, None where there is nothing yet. Raises StartupRefused for what we do not know."""
     if not path.exists() or path.stat().st_size == 0:
         return None
-    connection = sqlite3.connect(path, timeout=10, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
     try:
         tables = {
             name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")

@@ -35,7 +35,7 @@ from mediasvc.catalogue.wal import GroupSync
 from mediasvc.core.access import Key
 from mediasvc.core.asset import Asset
 from mediasvc.core.bucket import Bucket
-from mediasvc.core.errors import CatalogueUnavailable
+from mediasvc.core.errors import CatalogueUnavailable, StoreFault, StoreFull
 from mediasvc.core.task import Task
 
 _KEY_BY_SECRET = Prepared(statements.KEY_BY_SECRET)
@@ -83,8 +83,8 @@ class SqliteCatalogue(CoreReads):
                 await writer.change(sa.update(bucket).values(used_bytes=bucket.c.used_bytes))
         except TimeoutError as error:
             raise CatalogueUnavailable("the catalogue is locked by another process") from error
-        except OSError as error:
-            raise CatalogueUnavailable(f"the catalogue cannot be written: {error.strerror}") from error
+        except (StoreFull, StoreFault) as error:
+            raise CatalogueUnavailable(error.detail) from error
 
     async def close(self) -> None:
         await asyncio.to_thread(self._writer.close)

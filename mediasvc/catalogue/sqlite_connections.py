@@ -37,7 +37,7 @@ _AWAY = {
     sqlite3.SQLITE_PROTOCOL,
     sqlite3.SQLITE_PERM,
 }
-_DIALECT = sqlite.dialect(paramstyle="qmark")
+_DIALECT = sqlite.dialect(paramstyle="named")
 
 
 @contextmanager
@@ -185,8 +185,7 @@ class Prepared:
         """`make` takes the columns in their order; without it rows have them as attributes."""
         compiled = statement.compile(dialect=_DIALECT)
         self._sql = str(compiled)
-        self._names = tuple(compiled.positiontup or ())
-        self._constants = {k: v for k, v in compiled.params.items() if v is not None}
+        self._constants = {name: value for name, value in compiled.params.items() if value is not None}
         columns = list(statement.selected_columns)
         self._make = make or namedtuple("Row", [column.key for column in columns])  # type: ignore[misc]
         self._decoders = [
@@ -196,9 +195,8 @@ class Prepared:
         ]
 
     def rows(self, connection: sqlite3.Connection, **values: Any) -> list[Any]:
-        given = self._constants | values if self._constants else values
         # All rows at once: a cursor left open would hold its snapshot, and with it the log.
-        found = connection.execute(self._sql, [given[name] for name in self._names]).fetchall()
+        found = connection.execute(self._sql, {**self._constants, **values}).fetchall()
         rows = []
         for row in found:
             decoded = list(row)

@@ -23,7 +23,12 @@ class Writer(Reader, Protocol):
 
 now: sa.BindParameter[float] = sa.bindparam("now", type_=sa.Double())
 unexpired = sa.or_(asset.c.expires_at.is_(None), asset.c.expires_at > now)
-key_is_live = sa.and_(key.c.revoked_at.is_(None), sa.or_(key.c.expires_at.is_(None), key.c.expires_at > now))
+
+
+def live(now: float | sa.BindParameter[float]) -> sa.ColumnElement[bool]:
+    """A key that opens something."""
+    unexpired = sa.or_(key.c.expires_at.is_(None), key.c.expires_at > now)
+    return sa.and_(key.c.revoked_at.is_(None), unexpired)
 
 
 def _tasks_in(*states: str) -> sa.ScalarSelect[int]:
@@ -89,7 +94,7 @@ ASSETS_WITH = ASSETS.where(
 
 BUCKET = sa.select(bucket).where(bucket.c.name == sa.bindparam("name"))
 KEY = sa.select(key).where(key.c.id == sa.bindparam("key_id"))
-KEY_BY_SECRET = sa.select(key).where(key.c.secret_sha256 == sa.bindparam("secret_sha256"), key_is_live)
+KEY_BY_SECRET = sa.select(key).where(key.c.secret_sha256 == sa.bindparam("secret_sha256"), live(now))
 TASKS_OF = (
     sa.select(task).where(task.c.asset_id == sa.bindparam("asset_id")).order_by(task.c.created_at, task.c.id)
 )

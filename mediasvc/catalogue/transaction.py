@@ -203,9 +203,9 @@ class CoreTransaction:
         await self._insert(key, rows.key_columns(new), f"key {new.id} exists")
 
     async def revoke_key(self, key_id: str, now: float) -> None:
-        live = statements.key_is_live.params(now=now)
         await self._exactly_one(
-            sa.update(key).where(key.c.id == key_id, live).values(revoked_at=now), f"key {key_id}"
+            sa.update(key).where(key.c.id == key_id, statements.live(now)).values(revoked_at=now),
+            f"key {key_id}",
         )
 
     async def _doom(self, asset_id: str) -> int:

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
 from mediasvc.cli.local_files import LocalFile, Unsendable, find_files, shown
+from mediasvc.cli.options import DataDir, Json
 from mediasvc.cli.remote import Away, Refused, Remote
 from mediasvc.cli.transfer import Outcome, transfer
 from mediasvc.core.errors import BadBucket, BadKey
@@ -34,14 +35,12 @@ def push(
         str | None,
         typer.Option(envvar="MEDIASVC_KEY", help="A key; else <data-dir>/admin.key.", show_default=False),
     ] = None,
-    data_dir: Annotated[
-        Path, typer.Option(envvar="MEDIASVC_DATA_DIR", help="Where admin.key is looked for.")
-    ] = Path("mediasvc-data"),
+    data_dir: DataDir = None,
     concurrency: Annotated[
         int, typer.Option("-c", "--concurrency", min=1, max=64, help="Uploads at once.")
     ] = 4,
     retries: Annotated[int, typer.Option(min=0, help="How often to try again when the server is away.")] = 5,
-    json_lines: Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")] = False,
+    json_lines: Json = False,
 ) -> None:
     """Push files into a bucket; run it again to resume.
 
@@ -98,12 +97,13 @@ def _destination(to: str) -> tuple[str, str]:
         _give_up(f"--to {to!r}: {error.detail}", 2)
 
 
-def _secret(key: str | None, data_dir: Path) -> str:
+def _secret(key: str | None, data_dir: Path | None) -> str:
     if key is None:
+        folder = data_dir or Path(os.environ.get("MEDIASVC_DATA_DIR") or "mediasvc-data")
         try:
-            key = (data_dir.expanduser() / "admin.key").read_text()
+            key = (folder.expanduser() / "admin.key").read_text()
         except (OSError, ValueError):
-            _give_up(f"no key: give one with --key or MEDIASVC_KEY ({data_dir}/admin.key cannot be read)", 2)
+            _give_up(f"no key: give one with --key or MEDIASVC_KEY ({folder}/admin.key cannot be read)", 2)
     secret = key.strip()
     if not (secret.isascii() and secret.isprintable() and secret):
         _give_up("the key is not one: keys are plain ASCII and begin with msk_", 2)

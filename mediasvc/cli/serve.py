@@ -91,6 +91,7 @@ def _listen(chosen: Settings) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(address)
+            listener.listen(1024)  # who pastes the greeting's line at once waits in the queue, and is served
         except OSError:
             listener.close()
             raise

@@ -15,6 +15,7 @@ _DROPPED_CATEGORIES = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 _LONGEST_EXTENSION = 32  # bytes, dot included; anything longer is no extension
 # Browsers decode %xx in a plain `filename`, and `\` and `"` end or escape its quotes.
 _UNSAFE_IN_QUOTES = re.compile(r'[^\x20-\x7e]|["\\%/:]')
+_PLAIN = re.compile(r"[A-Za-z0-9._-]+")
 _ACCENTS = re.compile(r"[\u0300-\u036f]")
 _ATTR_CHARS = "!#$&+-.^_`|~"  # RFC 8187, what quote() would escape
 
@@ -44,6 +45,8 @@ def content_disposition(name: str, *, inline: bool) -> str:
 
 @lru_cache(maxsize=1024)
 def _parameters(name: str) -> str:
+    if _PLAIN.fullmatch(name):
+        return f"; filename=\"{name}\"; filename*=UTF-8''{name}"
     # é becomes e rather than _, for the few clients that read only the plain form.
     plain = name if name.isascii() else _ACCENTS.sub("", unicodedata.normalize("NFKD", name))
     plain = _UNSAFE_IN_QUOTES.sub("_", plain)

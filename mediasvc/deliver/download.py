@@ -34,7 +34,6 @@ CONTENT_SECURITY_POLICY = (
 )
 _ALWAYS: Sequence[Header] = (
     (b"accept-ranges", b"bytes"),
-    (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", CONTENT_SECURITY_POLICY),
 )
 _PRIVATE: Sequence[Header] = ((b"cache-control", b"private, no-cache"),)

@@ -49,9 +49,11 @@ def make_api(desk: Desk) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.desk = desk
-    for module in (named, forms, assets, buckets, keys, operations, documented):
-        app.include_router(module.router)
+    routers = [module.router for module in (named, forms, assets, buckets, keys, operations, documented)]
+    for router in routers:
+        app.include_router(router)
     add_docs(app)
+    app.state.every_route = [route for router in routers for route in router.routes] + app.routes
 
     def openapi() -> dict[str, Any]:
         if not app.openapi_schema:

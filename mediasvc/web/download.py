@@ -73,8 +73,11 @@ class Downloads:
         if target is None:
             await self._app(scope, receive, send)
             return
-        headers = scope["headers"]
-        authorization = next((value for name, value in headers if name == b"authorization"), None)
+        authorization = None
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                authorization = value
+                break
         caller = await self._caller_of(authorization)
         zero_copy = self._store.files is not None and EXTENSION in scope.get("extensions", ())
         try:

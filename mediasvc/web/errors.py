@@ -47,7 +47,7 @@ def problem(error: MediasvcError, request_id: str, *, detail: str | None = None)
             headers["Allow"] = allow
         case RangeNotSatisfiable(size=size):
             headers |= {"Content-Range": f"bytes */{size}", "Accept-Ranges": "bytes"}
-    content = json.dumps(body).encode()
+    content = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
     return Response(content, status_code=error.status, headers=headers, media_type=MEDIA_TYPE)
 
 
@@ -80,7 +80,7 @@ def handlers() -> dict[Any, Any]:
 
     def http(request: Request, error: HTTPException) -> Response:
         if error.status_code == 405:
-            allow = allowed_methods(request.app.routes, request.scope)
+            allow = allowed_methods(request.app.state.every_route, request.scope)
             return ours(request, MethodNotAllowed(f"this URL takes {allow}", allow=allow))
         if error.status_code == 404:
             return ours(request, NotFound("there is nothing here; /docs lists what is"))

@@ -235,13 +235,17 @@ async def test_no_asset_without_its_bucket(catalogue: Catalogue) -> None:
 async def test_an_exception_leaves_nothing_of_a_transaction(catalogue: Catalogue) -> None:
     await add(catalogue)
     asset = an_asset()
-    with pytest.raises(RuntimeError, match="broken off"):
+
+    async def break_off() -> None:
         async with catalogue.transaction() as tx:
             await tx.add_asset(asset)
             await tx.enqueue(NewTask("analyse", asset.id))
             await tx.open_intent(Intent("b1", "run"))
             await tx.add_key(a_key())
             raise RuntimeError("broken off")
+
+    with pytest.raises(RuntimeError, match="broken off"):
+        await break_off()
     assert await catalogue.asset(asset.id) is None
     assert [await catalogue.blobs(), await catalogue.tasks_of(asset.id), await catalogue.intents()] == [
         [],
@@ -298,10 +302,13 @@ async def test_a_block_that_was_left_normally_is_committed_however_it_is_cancell
 
 
 async def test_a_timeout_around_a_transaction_is_still_a_timeout(catalogue: Catalogue) -> None:
-    with pytest.raises(TimeoutError):
+    async def add_for_ever() -> None:
         async with asyncio.timeout(0.05):
             while True:
                 await add(catalogue)
+
+    with pytest.raises(TimeoutError):
+        await add_for_ever()
     assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
     await add(catalogue)
 
@@ -416,15 +423,12 @@ async def test_a_patch_changes_what_the_uploader_said_and_no_more(catalogue: Cat
     async with catalogue.transaction() as tx:
         await tx.set_asset_state(asset.id, "quarantined")
     assert (await catalogue.asset(asset.id)).state == "quarantined"  # type: ignore[union-attr]
-    for change in ("save_asset", "set_asset_state"):
-        with pytest.raises(Gone):
-            async with catalogue.transaction() as tx:
-                absent = an_asset()
-                await (
-                    tx.save_asset(absent)
-                    if change == "save_asset"
-                    else tx.set_asset_state(absent.id, "ready")
-                )
+    with pytest.raises(Gone):
+        async with catalogue.transaction() as tx:
+            await tx.save_asset(an_asset())
+    with pytest.raises(Gone):
+        async with catalogue.transaction() as tx:
+            await tx.set_asset_state(new_asset_id(), "ready")
 
 
 async def test_what_has_expired_is_shown_to_nobody_but_the_sweep(catalogue: Catalogue, clock: Any) -> None:

@@ -137,7 +137,6 @@ def test_the_whole_goes_out_with_everything_a_client_needs(target: Target) -> No
         b"content-disposition": b"inline; filename=\"zoe.png\"; filename*=UTF-8''zo%C3%AB.png",
         b"repr-digest": repr_digest(SHA256).encode(),
         b"cache-control": b"private, no-cache",
-        b"x-content-type-options": b"nosniff",
         b"content-security-policy": b"sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
         b"media-src 'self'",
     }

@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -36,6 +37,9 @@ def _serving(app: Callable[..., Awaitable[None]], **config: Any) -> Iterator[int
     thread = threading.Thread(target=run)
     thread.start()
     try:
+        while not server.started:
+            assert thread.is_alive(), failures
+            time.sleep(0.005)
         yield listening.getsockname()[1]
     finally:
         server.should_exit = True
