@@ -1,5 +1,6 @@
 """What every test may ask for."""
 
+import secrets
 from collections.abc import Iterator
 
 import pytest
@@ -16,4 +17,17 @@ def anyio_backend() -> str:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A real server on disk, shared by the tests of a module; tests use keys of their own."""
     with running(tmp_path_factory.mktemp("server") / "data") as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=["disk", "s3"])
+def each_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real server for each kind of store; what a test promises holds on both."""
+    data_dir = tmp_path_factory.mktemp(f"server-{request.param}") / "data"
+    env = {}
+    if request.param == "s3":
+        env = request.getfixturevalue("ceph").environment(f"mediasvc-{secrets.token_hex(4)}")
+        made = Server(data_dir, **env).run("store", "init")
+        assert made.returncode == 0, made.stderr
+    with running(data_dir, **env) as server:
         yield server

@@ -56,8 +56,9 @@ class ImageDeriver:
         picture, upright, problem = _decode(
             source, kind, max(preset.box for preset in presets), strict=strict
         )
-        outputs, smallest = _render(upright, presets, workspace)
-        return Findings(_facts(picture, kind), placeholder_of(smallest), outputs, problem)
+        facts = _facts(picture, kind)
+        outputs, smallest = _render(upright, facts["width"], facts["height"], presets, workspace)
+        return Findings(facts, placeholder_of(smallest), outputs, problem)
 
 
 def _decode(source: Path, kind: Kind, box: int, *, strict: bool) -> tuple[Picture, pyvips.Image, str | None]:
@@ -91,7 +92,7 @@ def _openers(kind: Kind) -> list[Opener]:
 
 def _upright(picture: Picture, box: int) -> pyvips.Image:
     """Upright 8-bit sRGB fitted into `box`, in memory: here the decoding happens, and only here."""
-    image = _fit(_plain_bands(picture.image), box)
+    image = _fit(_plain_bands(picture.image), *_fitted(picture.width, picture.height, box))
     # Everything below works on few pixels.
     image = _without_idle_alpha(_srgb(image, picture.profile))
     return _TURNS[picture.orientation](image).copy_memory()
@@ -107,13 +108,17 @@ def _plain_bands(image: pyvips.Image) -> pyvips.Image:
     return image
 
 
-def _fit(image: pyvips.Image, box: int) -> pyvips.Image:
-    """Into a square, never enlarged, no side under one pixel; in memory."""
-    scale = box / max(image.width, image.height)
-    if scale >= 1:
+def _fitted(width: int, height: int, box: int) -> tuple[int, int]:
+    """Inside a square, never enlarged, no side under one pixel."""
+    scale = min(1.0, box / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _fit(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
+    """To this size, in memory."""
+    if (image.width, image.height) == (width, height):
         return image.copy_memory()
-    across = max(1, round(image.width * scale)) / image.width
-    down = max(1, round(image.height * scale)) / image.height
+    across, down = width / image.width, height / image.height
     if not image.hasalpha():
         return image.resize(across, vscale=down).copy_memory()
     # The colour of what is transparent must not bleed into what is not.
@@ -153,12 +158,12 @@ _TURNS: dict[int, Callable[[pyvips.Image], pyvips.Image]] = {
 
 
 def _render(
-    image: pyvips.Image, presets: Sequence[Preset], workspace: Path
+    image: pyvips.Image, width: int, height: int, presets: Sequence[Preset], workspace: Path
 ) -> tuple[tuple[Output, ...], pyvips.Image]:
     """Each preset from the one before, largest first; also the smallest picture that was made."""
     outputs = []
     for preset in sorted(presets, key=lambda preset: -preset.box):
-        image = _fit(image, preset.box)
+        image = _fit(image, *_fitted(width, height, preset.box))
         ext = "webp" if preset.ext == "jpg" and image.hasalpha() else preset.ext
         path = workspace / f"{preset.name}.{ext}"
         path.write_bytes(_ENCODERS[ext](image))

@@ -80,7 +80,7 @@ def _round(value: float) -> int:
 
 
 def _data_uri(tiny: pyvips.Image) -> str:
-    encoded: bytes = tiny.webpsave_buffer(Q=40, effort=4, keep="none")
+    encoded: bytes = tiny.webpsave_buffer(Q=40, effort=2, keep="none")
     if len(encoded) > _DATA_URI_BYTES:
-        encoded = tiny.resize(0.5).webpsave_buffer(Q=30, effort=4, keep="none")
+        encoded = tiny.resize(0.5).webpsave_buffer(Q=30, effort=2, keep="none")
     return "data:image/webp;base64," + base64.b64encode(encoded).decode()

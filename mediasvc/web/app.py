@@ -4,12 +4,12 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from mediasvc.bootstrap import House
 from mediasvc.web import errors
 from mediasvc.web.caller import caller_resolver
+from mediasvc.web.cors import Cors
 from mediasvc.web.deps import Desk
 from mediasvc.web.docs import add_docs
 from mediasvc.web.download import Downloads
@@ -22,20 +22,6 @@ DESCRIPTION = """Durable uploads, thumbnails in the background, downloads at the
 
 Send an API key as `Authorization: Bearer msk_…` or as the password of HTTP Basic.
 Errors are `application/problem+json` (RFC 9457) with a stable `code`."""
-
-# What a browser's script may read besides the few headers that are always open to it.
-EXPOSED = [
-    "Accept-Ranges",
-    "Content-Disposition",
-    "Content-Length",
-    "Content-Location",
-    "Content-Range",
-    "ETag",
-    "Location",
-    "Repr-Digest",
-    "Retry-After",
-    "X-Request-Id",
-]
 
 
 def make_api(desk: Desk) -> FastAPI:
@@ -88,13 +74,6 @@ def make_app(desk: Desk) -> ASGIApp:
     app = Downloads(app, house.catalogue, house.store, caller_of, house.records.clock)
     app = Proxied(app, house.settings.proxy_networks)
     app = Problems(app)
-    app = CORSMiddleware(
-        app,
-        allow_origins=house.settings.allowed_origins,
-        allow_methods=["*"],
-        allow_headers=["*"],
-        expose_headers=EXPOSED,
-        max_age=86400,
-    )
+    app = Cors(app, house.settings.allowed_origins)
     app = Drained(app)
     return Observed(app)

@@ -8,9 +8,11 @@ import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import aclosing
+from functools import cache
 from typing import Any
 from urllib.parse import quote
 
+from prometheus_client import Counter
 from starlette.responses import StreamingResponse
 
 from mediasvc import metrics
@@ -27,6 +29,9 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
+
+_SENDFILE_BYTES = metrics.download_bytes.labels(SendFile.name)
+_STREAM_BYTES = metrics.download_bytes.labels(Stream.name)
 
 
 def target_of(raw_path: bytes) -> Target | None:
@@ -122,14 +127,13 @@ class Downloads:
             if os.fstat(file.fileno()).st_size != body.size:
                 raise _damaged(body.blob_id)
             _count(plan)
-            sent = metrics.download_bytes.labels(SendFile.name)
             try:
                 await send({"type": "http.response.start", "status": plan.status, "headers": plan.headers})
                 for number, part in enumerate(body.parts, 1):
                     more = number < len(body.parts)
                     if isinstance(part, bytes):
                         await send({"type": "http.response.body", "body": part, "more_body": more})
-                        sent.inc(len(part))
+                        _SENDFILE_BYTES.inc(len(part))
                         continue
                     await send(
                         {
@@ -140,7 +144,7 @@ class Downloads:
                             "more_body": more,
                         }
                     )
-                    sent.inc(part.length)
+                    _SENDFILE_BYTES.inc(part.length)
             except ConnectionResetError:
                 pass  # the client has gone; nobody is left to be told
             except FileBroken as error:
@@ -176,16 +180,21 @@ class Downloads:
 
 
 async def _counted(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    sent = metrics.download_bytes.labels(Stream.name)
     yield first
-    sent.inc(len(first))
+    _STREAM_BYTES.inc(len(first))
     async for piece in rest:
         yield piece
-        sent.inc(len(piece))
+        _STREAM_BYTES.inc(len(piece))
 
 
 def _count(plan: Plan) -> None:
-    metrics.downloads.labels(plan.body.name, plan.status).inc()
+    _downloads(plan.body.name, plan.status).inc()
+
+
+@cache
+def _downloads(name: str, status: int) -> Counter:
+    """Finding a labelled metric costs more than counting it."""
+    return metrics.downloads.labels(name, status)
 
 
 def _missing(missing: BlobMissing) -> NotFound:

@@ -1,6 +1,7 @@
 """Errors as people get them: RFC 9457 `application/problem+json`, never HTML, never internals."""
 
 import json
+import secrets
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,6 +14,7 @@ from starlette.types import Scope
 
 from mediasvc.core.errors import (
     BadBody,
+    BadRequest,
     InvalidInput,
     LimitError,
     MediasvcError,
@@ -51,6 +53,20 @@ def problem(error: MediasvcError, request_id: str, *, detail: str | None = None)
     return Response(content, status_code=error.status, headers=headers, media_type=MEDIA_TYPE)
 
 
+def malformed_request() -> bytes:
+    """The whole answer, as it goes over the wire, to what is no HTTP request: there is no scope to answer in."""
+    request_id = secrets.token_hex(8)
+    answer = problem(BadRequest("the request is not valid HTTP/1.1; the connection is closed"), request_id)
+    headers = [
+        *answer.raw_headers,
+        (b"x-content-type-options", b"nosniff"),
+        (b"x-request-id", request_id.encode()),
+        (b"connection", b"close"),
+    ]
+    lines = [b"HTTP/1.1 400 Bad Request", *(b"%b: %b" % pair for pair in headers), b"", bytes(answer.body)]
+    return b"\r\n".join(lines)
+
+
 def request_id_of(scope: Scope) -> str:
     return str(scope.get("state", {}).get("request_id", ""))
 
@@ -81,6 +97,8 @@ def handlers() -> dict[Any, Any]:
     def http(request: Request, error: HTTPException) -> Response:
         if error.status_code == 405:
             allow = allowed_methods(request.app.state.every_route, request.scope)
+            if request.method == "OPTIONS":
+                return Response(status_code=204, headers={"Allow": allow})
             return ours(request, MethodNotAllowed(f"this URL takes {allow}", allow=allow))
         if error.status_code == 404:
             return ours(request, NotFound("there is nothing here; /docs lists what is"))

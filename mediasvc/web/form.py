@@ -62,13 +62,17 @@ class IncomingFile(UploadFile):
 
 
 class Form:
-    """The parts of one request's body, in order. Raises BadBody for what is no form, or ends too early."""
+    """The parts of one request's body, in order. Raises BadBody for what is no form, or ends too early.
+
+    `bytes_read` is how much of the body has come so far.
+    """
 
     def __init__(self, request: Request) -> None:
         kind, options = parse_options_header(request.headers.get("content-type", ""))
         if kind != b"multipart/form-data" or not (boundary := options.get(b"boundary")):
             raise BadRequest("send multipart/form-data with a boundary, as curl -F and browsers' forms do")
         self._network = request.stream()
+        self.bytes_read = 0
         self._events: deque[Headers | memoryview | bytes | None] = deque()
         self._header: tuple[bytearray, bytearray] = (bytearray(), bytearray())
         self._headers: list[tuple[bytes, bytes]] = []
@@ -148,6 +152,7 @@ class Form:
                 if not self._ended:
                     raise BadBody("the form breaks off before its closing boundary")
                 return False
+            self.bytes_read += len(chunk)
             try:
                 self._parser.write(chunk)
             except FormParserError as error:

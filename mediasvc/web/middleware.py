@@ -17,7 +17,7 @@ from mediasvc.web.caller import CallerOf
 from mediasvc.web.errors import problem, request_id_of
 
 JSON_LIMIT = 1 << 20  # bytes of a JSON body
-DRAIN_LIMIT = 2 << 20  # bytes read after a refusal, so that the client gets to see it
+DRAIN_LIMIT = 1 << 20  # bytes read after a refusal, so that the client gets to see it
 DRAIN_SECONDS = 2.0
 _PROTECTED = ("/v1/", "/b/", "/f/", "/i/", "/u/", "/metrics")
 _QUIET = ("/healthz", "/readyz", "/metrics")
@@ -214,14 +214,13 @@ class Admitted:
         scope["state"]["caller"] = caller
         if caller.anonymous and _needs_key(scope):
             raise Unauthorised("send an API key: Authorization: Bearer msk_…, or curl -u :msk_…")
-        upload = _is_upload(scope)
-        limit = self._max_upload_size if upload else JSON_LIMIT
+        limit = self._max_upload_size if _is_upload(scope) else JSON_LIMIT
         if limit is not None:
             declared = _declared_length(scope)
-            if declared is not None and declared > limit:
+            if declared is None:
+                receive, send = _counted(limit, scope, receive, send)
+            elif declared > limit:
                 raise _too_large(limit)
-            if not upload or declared is None:
-                receive = _counted(receive, limit)
         await self._app(scope, receive, send)
 
 
@@ -251,8 +250,8 @@ def _too_large(limit: int) -> TooLarge:
     return TooLarge(f"a body here may have {limit} bytes", limit=limit, limit_source="server")
 
 
-def _counted(receive: Receive, limit: int) -> Receive:
-    """A body without a declared length stops at the limit."""
+def _counted(limit: int, scope: Scope, receive: Receive, send: Send) -> tuple[Receive, Send]:
+    """A body without a declared length stops at the limit, whatever the app below makes of that."""
     size = 0
 
     async def counting_receive() -> Message:
@@ -263,4 +262,11 @@ def _counted(receive: Receive, limit: int) -> Receive:
             raise _too_large(limit)
         return message
 
-    return counting_receive
+    async def truthful_send(message: Message) -> None:
+        if size <= limit:
+            await send(message)
+        elif message["type"] == "http.response.start":
+            # FastAPI takes whatever breaks while it reads JSON for a malformed body.
+            await problem(_too_large(limit), request_id_of(scope))(scope, receive, send)
+
+    return counting_receive, truthful_send

@@ -14,6 +14,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from mediasvc.web.errors import malformed_request
+
 Message = MutableMapping[str, Any]
 Application = Callable[..., Awaitable[None]]
 
@@ -22,6 +24,9 @@ SUPPORTED = hasattr(os, "sendfile")
 HEAD_TIMEOUT = 30.0
 # One turn of one connection in the loop: large enough to cost nothing, small enough to be fair.
 MAX_TURN = 2 * 1024 * 1024
+# Up to here reading and writing costs two thirds of sendfile (measured on loopback), and a slow reader holds no more.
+SMALL = 64 * 1024
+_READAHEAD = 128 * 1024  # the kernel reads at least this much at once
 _NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
 
 
@@ -35,13 +40,12 @@ class SendfileProtocol(HttpToolsProtocol):
     _head_timer: asyncio.TimerHandle | None = None
     _waiter: asyncio.Future[None] | None = None
     _zero_copy = False
-    fd = -1
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._zero_copy = SUPPORTED and self.scheme == "http"
         # Good only while the transport is not closing: after that the number may be another connection's.
-        self.fd = transport.get_extra_info("socket").fileno()
+        self.fd: int = transport.get_extra_info("socket").fileno()
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -62,6 +66,13 @@ class SendfileProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._head_came()
         super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP gets a problem too, unless it would end up inside the answer to an earlier request."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or (cycle.more_body and not cycle.response_started):
+            self.transport.write(malformed_request())
+        self.transport.close()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         if self._zero_copy:
@@ -108,13 +119,9 @@ async def _answer(
 
 
 class _Sender:
-    """An ASGI `send` that also takes files.
+    """An ASGI `send` that also takes files."""
 
-    The response's start is held back until what follows is known: before a file it must be on the wire when the
-    file begins, before a body uvloop writes both at once.
-    """
-
-    __slots__ = ("_cycle", "_protocol", "_send", "_start")
+    __slots__ = ("_cycle", "_protocol", "_send")
 
     def __init__(
         self,
@@ -125,50 +132,44 @@ class _Sender:
         self._protocol = protocol
         self._cycle = cycle
         self._send = send
-        self._start: Message | None = None
 
     async def __call__(self, message: Message) -> None:
-        kind = message["type"]
-        if kind == "http.response.start" and self._start is None and not self._cycle.response_started:
-            self._start = message
-            return
-        if kind == EXTENSION:
-            await self._file(message)
-            return
-        if self._start is not None:
-            start, self._start = self._start, None
-            await self._send(start)
+        """Raises ConnectionResetError where a file's client has gone, FileBroken where it has less than `count`."""
+        if message["type"] == EXTENSION:
+            body = b"" if self._cycle.scope["method"] == "HEAD" else await self._file(message)
+            message = {
+                "type": "http.response.body",
+                "body": body,
+                "more_body": message.get("more_body", False),
+            }
         await self._send(message)
 
-    async def _file(self, message: Message) -> None:
-        """Raises ConnectionResetError where the client has gone, FileBroken where the file has less than `count`."""
-        cycle, transport = self._cycle, self._protocol.transport
-        # With no room for a backlog uvloop writes at once, and `drain` means: all of it is with the kernel.
-        transport.set_write_buffer_limits(0)
-        try:
-            if self._start is not None:
-                start, self._start = self._start, None
-                await self._send(start)
-            if cycle.scope["method"] != "HEAD":
-                file = message["file"].fileno()
-                offset = message.get("offset")
-                offset = os.lseek(file, 0, os.SEEK_CUR) if offset is None else offset
-                count = message.get("count")
-                count = os.fstat(file).st_size - offset if count is None else count
-                if cycle.chunked_encoding or count > cycle.expected_content_length:
-                    raise RuntimeError("Response content longer than Content-Length")
-                await self._drained()
-                await self._copy(file, offset, offset + count)
-                cycle.expected_content_length -= count
-        finally:
-            if not transport.is_closing():
-                transport.set_write_buffer_limits()
-        if not message.get("more_body", False):
-            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+    async def _file(self, message: Message) -> bytes | bytearray:
+        """Send the file; or give its bytes, where they are few and at hand."""
+        cycle = self._cycle
+        file = message["file"].fileno()
+        offset = message.get("offset")
+        offset = os.lseek(file, 0, os.SEEK_CUR) if offset is None else offset
+        count = message.get("count")
+        count = os.fstat(file).st_size - offset if count is None else count
+        self._check()
+        if count <= SMALL and (few := _read_at_once(file, offset, count)) is not None:
+            return few
+        if cycle.chunked_encoding or count > cycle.expected_content_length:
+            raise RuntimeError("Response content longer than Content-Length")
+        await self._drained()
+        await self._copy(file, offset, offset + count)
+        cycle.expected_content_length -= count
+        return b""
 
     async def _drained(self) -> None:
-        while self._protocol.transport.get_write_buffer_size() and not self._cycle.disconnected:
-            await self._cycle.flow.drain()
+        """Until everything written before is with the kernel."""
+        transport = self._protocol.transport
+        if transport.get_write_buffer_size() and not transport.is_closing():
+            transport.set_write_buffer_limits(0)
+            while transport.get_write_buffer_size() and not self._cycle.disconnected:
+                await self._cycle.flow.drain()
+            transport.set_write_buffer_limits()
         self._check()
 
     def _check(self) -> None:
@@ -180,7 +181,7 @@ class _Sender:
         turn = min(offset + MAX_TURN, end)
         tried = offset < end and _in_page_cache(file, offset, turn)
         if tried:
-            # Most files are small and leave in one go: no second descriptor for them.
+            # What leaves in one go needs no second descriptor.
             offset += self._sent(self._protocol.fd, file, offset, turn)
         if offset == end:
             return
@@ -244,13 +245,24 @@ def _sendfile(out: int, file: int, offset: int, end: int) -> int:
     return sent
 
 
+def _read_at_once(file: int, offset: int, count: int) -> bytearray | None:
+    """All of the bytes, if that needs no waiting for the disk."""
+    if not _NOWAIT:
+        return None
+    few = bytearray(count)
+    try:
+        return few if os.preadv(file, (few,), offset, _NOWAIT) == count else None
+    except OSError:
+        return None  # whatever it is, sendfile will meet it again
+
+
 def _in_page_cache(file: int, start: int, end: int) -> bool:
-    """Whether reading will not wait for the disk, judged by the first and the last byte (1.2 µs each)."""
+    """Whether reading will not wait for the disk, judged by its ends (1.2 µs each)."""
     if not _NOWAIT:
         return True
     try:
         os.preadv(file, (bytearray(1),), start, _NOWAIT)
-        if end - start > 4096:
+        if end - start > _READAHEAD:
             os.preadv(file, (bytearray(1),), end - 1, _NOWAIT)
     except BlockingIOError:
         return False

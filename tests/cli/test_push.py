@@ -66,13 +66,13 @@ NAMES = [
 ]
 
 
-def test_a_folder_lies_there_byte_for_byte_under_the_names_rclone_would_give(server, tmp_path):
+def test_a_folder_lies_there_byte_for_byte_under_the_names_rclone_would_give(each_server, tmp_path):
     folder = tree(tmp_path / "in", **{name: name.encode() * 999 for name in NAMES[:-1]}, empty=b"")
-    done = push_to(server, folder, "--to", "media/names")
+    done = push_to(each_server, folder, "--to", "media/names")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == f"{len(NAMES)} of {len(NAMES)} pushed"
     for name in NAMES:
-        assert get(server, f"names/{name}").content == (folder / name).read_bytes(), name
+        assert get(each_server, f"names/{name}").content == (folder / name).read_bytes(), name
 
 
 def test_a_file_is_named_by_its_own_name_and_a_prefix_is_optional(server, tmp_path):

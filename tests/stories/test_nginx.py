@@ -5,15 +5,17 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
+
+from tests.servers import Server, running
 
 NGINX_CONF = Path(__file__).parents[2] / "nginx.conf"
 KEY = "msk_" + "n" * 40
@@ -61,28 +63,6 @@ def configured(folder: Path, listen: int, upstream: int) -> Path:
     return conf
 
 
-@contextmanager
-def running(*command: str, url: str, answers: int, **env: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of ours, from when `url` answers with that status until the end of the block."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("MEDIASVC_")}
-    process = subprocess.Popen(command, env=clean | env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    try:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                if httpx.get(url).status_code == answers:
-                    break
-            except httpx.TransportError:
-                pass
-            assert process.poll() is None, process.stderr and process.stderr.read()
-            assert time.monotonic() < deadline, f"{url} did not come up"
-            time.sleep(0.05)
-        yield process
-    finally:
-        process.terminate()
-        process.communicate()
-
-
 @dataclass
 class Front:
     """nginx before a server: its address, its folder with the logs, and the server behind it."""
@@ -90,29 +70,43 @@ class Front:
     url: str
     port: int
     folder: Path
-    data_dir: Path
-    behind: subprocess.Popen[bytes]
+    server: Server
 
 
 @pytest.fixture(scope="module")
 def front(tmp_path_factory) -> Iterator[Front]:
     program = nginx_program()
-    folder, data = tmp_path_factory.mktemp("nginx"), tmp_path_factory.mktemp("data")
+    folder = tmp_path_factory.mktemp("nginx")
     folder.chmod(0o755)
-    listen, upstream = free_port(), free_port()
-    conf = configured(folder, listen, upstream)
-    arguments = ("-p", str(folder), "-e", f"{folder}/error.log", "-c", str(conf))
-    subprocess.run([program, "-t", "-q", *arguments], check=True, capture_output=True)
-    serve = [sys.executable, "-m", "mediasvc", "serve", "--port", str(upstream), "--data-dir", str(data)]
+    data_dir = tmp_path_factory.mktemp("behind") / "data"
     env = {"MEDIASVC_ADMIN_KEY": KEY, "MEDIASVC_TRUSTED_PROXIES": "127.0.0.1/32"}
-    url = f"http://127.0.0.1:{listen}"
-    with running(*serve, url=f"http://127.0.0.1:{upstream}/readyz", answers=200, **env) as behind:
-        with running(program, *arguments, url=f"{url}/readyz", answers=200):
-            yield Front(url, listen, folder, data, behind)
+    with running(data_dir, **env) as server:
+        listen = free_port()
+        conf = configured(folder, listen, upstream=urlsplit(server.url).port or 80)
+        command = [program, "-p", str(folder), "-e", f"{folder}/error.log", "-c", str(conf)]
+        subprocess.run([*command, "-t", "-q"], check=True, capture_output=True)
+        process = subprocess.Popen(command)
+        try:
+            wait_for(f"http://127.0.0.1:{listen}/healthz", process)
+            yield Front(f"http://127.0.0.1:{listen}", listen, folder, server)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "nginx did not start"
+        with suppress(httpx.TransportError):
+            if httpx.get(url).status_code == 200:
+                return
+        time.sleep(0.02)
+    raise AssertionError(f"{url} did not come up")
 
 
 def blobs(front: Front) -> int:
-    return sum(path.is_file() for path in (front.data_dir / "blobs").rglob("*"))
+    return sum(path.is_file() for path in (front.server.data_dir / "blobs").rglob("*"))
 
 
 def test_what_goes_up_comes_down_and_nginx_writes_none_of_it_to_disk(front):
@@ -199,8 +193,7 @@ def test_what_nginx_refuses_itself_is_problem_json_too(front, request_line, stat
 
 def test_while_the_service_is_away_the_answer_is_a_problem_that_says_when_to_come_back(front):
     # The last test of this module: the server does not come back.
-    front.behind.terminate()
-    front.behind.wait(30)
+    front.server.stop()
     answer = httpx.get(f"{front.url}/b/media/photo.bin", headers=AUTH)
     assert answer.status_code == 503
     assert answer.headers["Content-Type"] == "application/problem+json"

@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Response
 
 from mediasvc.core.errors import NotFound
+from mediasvc.web.paths import BY_ID, NAMED, RENDITION
 from mediasvc.web.problems import problems
 
 router = APIRouter(tags=["bytes"])
@@ -19,9 +20,9 @@ async def _answered_before() -> Response:
 
 
 for path, summary in {
-    "/b/{bucket}/{key:path}": "Download an asset by its key",
-    "/f/{asset_id}/{name}": "Download an asset by its id (the name is cosmetic)",
-    "/i/{preset}/{asset_id}.{ext}": "Download a rendition: preset thumb, grid or preview",
+    NAMED: "Download an asset by its key",
+    BY_ID: "Download an asset by its id (the name is cosmetic)",
+    RENDITION: "Download a rendition: preset thumb, grid or preview",
 }.items():
     router.add_api_route(
         path,

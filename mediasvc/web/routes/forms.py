@@ -23,8 +23,10 @@ from mediasvc.web.urls import asset_url
 
 router = APIRouter(tags=["assets"])
 
-# Of a file that was refused so much is read in the hope of the next one, while nothing else was stored yet.
-SKIP_LIMIT = 2 << 20
+# A refused file is read over in the hope of the next one. Of a large form so much is read while nothing was
+# stored; a small one costs little in any case.
+SKIP_LIMIT = 1 << 20
+SMALL_FORM = 8 << 20
 
 _FORM_BODY: dict[str, Any] = {
     "requestBody": {
@@ -89,7 +91,7 @@ class _Delivery:
             case "expires_in":
                 self.said = replace(self.said, expires_in=lifetime_in(part.value, "expires_in"))
 
-    async def take_file(self, file: UploadFile, chunks: AsyncIterator[bytes]) -> None:
+    async def take_file(self, file: UploadFile, form: Form, chunks: AsyncIterator[bytes]) -> None:
         """Keep one file, or note why not and go on to the next."""
         if self.files == 0:  # foreign bucket, missing scope: not this file's fault alone
             await self.desk.house.doorkeeper.bucket_for_writing(self.caller, self.bucket)
@@ -104,7 +106,7 @@ class _Delivery:
             if error.status >= 500 or error.code == "bad_body":
                 raise  # the store is away or full, or the form itself is broken
             self.failed.append((file.filename or "", error))
-            await self._skip(chunks, error)
+            await self._skip(form, chunks, error)
 
     async def _keep(self, file: UploadFile, name: str, chunks: AsyncIterator[bytes]) -> Kept:
         wanted = Wanted(
@@ -120,13 +122,12 @@ class _Delivery:
         house = self.desk.house
         return await house.receiver.keep(await house.doorkeeper.admit(self.caller, wanted), chunks)
 
-    async def _skip(self, chunks: AsyncIterator[bytes], error: MediasvcError) -> None:
+    async def _skip(self, form: Form, chunks: AsyncIterator[bytes], error: MediasvcError) -> None:
         """Read over the rest of a refused file. While nothing was stored, a large rest ends the form instead:
         a refused upload must not cost all its bytes."""
-        skipped = 0
-        async for chunk in chunks:
-            skipped += len(chunk)
-            if skipped > SKIP_LIMIT and not self.kept:
+        patient = self.said.length is not None and self.said.length <= SMALL_FORM
+        async for _ in chunks:
+            if form.bytes_read > SKIP_LIMIT and not self.kept and not patient:
                 raise error
 
 
@@ -162,7 +163,7 @@ async def upload_form(
             if isinstance(part, Field):
                 delivery.take_field(part)
             elif part.filename or await part.has_content():  # a file input left alone sends an empty part
-                await delivery.take_file(part, part.chunks())
+                await delivery.take_file(part, form, part.chunks())
         if delivery.failed and not delivery.kept:
             raise delivery.failed[0][1]
         if not delivery.files:

@@ -26,6 +26,7 @@ from mediasvc.web.deps import (
     require,
 )
 from mediasvc.web.observe import upload
+from mediasvc.web.paths import DROPPED, NAMED
 from mediasvc.web.problems import problems
 from mediasvc.web.schemas import AssetOut
 from mediasvc.web.urls import asset_url
@@ -93,7 +94,7 @@ async def _receive(door: str, desk: Desk, admission: Admission, body: AsyncItera
 
 
 @router.put(
-    "/b/{bucket}/{key:path}",
+    NAMED,
     summary="Store an asset under a key of your choice",
     description="Creates (201) or replaces (200) the asset. `If-None-Match: *` creates only, `If-Match` replaces only "
     "that version. `X-Checksum-Sha256`, `Content-Digest` or `Repr-Digest` is verified; `X-Meta-*`, `X-Tags` and "
@@ -127,7 +128,7 @@ async def put_named(
 
 
 @router.delete(
-    "/b/{bucket}/{key:path}",
+    NAMED,
     summary="Delete the asset under a key",
     status_code=status.HTTP_204_NO_CONTENT,
     responses=problems(401, 403, 404, 412),
@@ -160,7 +161,7 @@ async def delete_named(request: Request, caller: CallerDep, desk: DeskDep, bell:
 
 
 @router.put(
-    "/u/{name:path}",
+    DROPPED,
     summary="Drop box: store a file in bucket `media`, the key is made for you",
     description="Answers the delivery URL as plain text, or JSON for `Accept: application/json`.",
     status_code=status.HTTP_201_CREATED,

@@ -1,0 +1,71 @@
+"""Black box: these tests know the contract and the wire, and import nothing of the product."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+
+from tests.servers import Server
+
+MakeBucket = Callable[..., str]
+MakeKey = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def api(each_server: Server) -> Iterator[httpx.Client]:
+    """A client that may do everything. At the end nothing lies about: neither rows nor bytes too many."""
+    with each_server.client() as client:
+        yield client
+    deadline = time.monotonic() + 20
+    while (checked := each_server.run("fsck", "--json")).returncode and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.fixture(scope="module")
+def nobody(each_server: Server) -> Iterator[httpx.Client]:
+    """A client without a key."""
+    with each_server.client(anonymous=True) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def make_bucket(api: httpx.Client) -> MakeBucket:
+    """`make_bucket(quota_bytes=100)` gives the name of a new bucket."""
+    numbers = itertools.count()
+
+    def make(**policy: object) -> str:
+        name = f"bucket-{next(numbers)}"
+        made = api.post("/v1/buckets", json={"name": name, **policy})
+        assert made.status_code == 201, made.text
+        return name
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def make_key(api: httpx.Client) -> MakeKey:
+    """`make_key("assets:read", bucket="media")` gives the secret of a new key."""
+
+    def make(*scopes: str, **more: object) -> str:
+        made = api.post("/v1/keys", json={"scopes": scopes, **more})
+        assert made.status_code == 201, made.text
+        return str(made.json()["secret"])
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def client_with(each_server: Server, make_key: MakeKey) -> Iterator[Callable[..., httpx.Client]]:
+    """`client_with("assets:read", bucket=…)`: a client that bears such a key."""
+    clients: list[httpx.Client] = []
+
+    def make(*scopes: str, **more: object) -> httpx.Client:
+        clients.append(each_server.client(make_key(*scopes, **more)))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client.close()
