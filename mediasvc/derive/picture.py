@@ -68,9 +68,19 @@ def open_with_vips(source: Path, kind: Kind, box: int, *, strict: bool) -> Pictu
 
 def open_with_pillow(source: Path, kind: Kind, box: int, *, strict: bool) -> Picture:
     """By Pillow, with only the formats of this kind allowed to look at the bytes."""
+    try:
+        return _open_with_pillow(source, kind, box, strict=strict)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        limit = f"the limit for this {kind.name.upper()} is {MAX_BUFFERED_PIXELS // MP}"
+        raise Undecodable(f"image has too many megapixels, {limit}") from error
+
+
+def _open_with_pillow(source: Path, kind: Kind, box: int, *, strict: bool) -> Picture:
     ImageFile.LOAD_TRUNCATED_IMAGES = not strict
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of broken EXIF; its warning of bombs is check_size()
+        warnings.simplefilter("ignore")  # of broken EXIF and the like
+        # Also for a picture inside a picture (ICO), which check_size() does not see.
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(source, formats=list(kind.pillow)) as opened:
             width, height = opened.size
             frames = getattr(opened, "n_frames", 1) if kind.animated else 1

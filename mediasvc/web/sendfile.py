@@ -2,8 +2,8 @@
 
 The kernel copies from the page cache to the socket; Python only says where from and how much. The classes
 extended here are private to uvicorn: the version is pinned, tests guard it, and where the extension is absent
-(TLS, a platform without sendfile) downloads are streamed. A bonus: a connection has `HEAD_TIMEOUT` seconds to
-send a complete request head, for which uvicorn has no setting.
+(TLS, a platform without sendfile) downloads are streamed. Besides, a request's head has to be complete within
+`HEAD_TIMEOUT` seconds and `MAX_HEAD` bytes, for which uvicorn has no settings.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ Application = Callable[..., Awaitable[None]]
 EXTENSION = "http.response.zerocopysend"
 SUPPORTED = hasattr(os, "sendfile")
 HEAD_TIMEOUT = 30.0
+MAX_HEAD = 64 * 1024
 # One turn of one connection in the loop: large enough to cost nothing, small enough to be fair.
 MAX_TURN = 2 * 1024 * 1024
 # Up to here reading and writing costs two thirds of sendfile (measured on loopback), and a slow reader holds no more.
@@ -40,6 +41,8 @@ class SendfileProtocol(HttpToolsProtocol):
     _head_timer: asyncio.TimerHandle | None = None
     _waiter: asyncio.Future[None] | None = None
     _zero_copy = False
+    _in_head = False
+    _head_size = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -54,16 +57,23 @@ class SendfileProtocol(HttpToolsProtocol):
         self.wake()
 
     def data_received(self, data: bytes) -> None:
+        was_in_head = self._in_head
         super().data_received(data)
+        if was_in_head and self._in_head:
+            self._head_size += len(data)
+            if self._head_size > MAX_HEAD and not self.transport.is_closing():
+                self.send_400_response("the head is too large")
         if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
             self._await_head()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._in_head, self._head_size = True, 0
         if self._zero_copy:
             self.scope["extensions"] = {EXTENSION: {}}
 
     def on_headers_complete(self) -> None:
+        self._in_head = False
         self._head_came()
         super().on_headers_complete()
 

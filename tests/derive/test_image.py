@@ -299,7 +299,10 @@ def test_an_interlaced_png(look: Look) -> None:
     assert_is_quarters(rendition(look(image.pngsave_buffer(interlace=True), "image/png"), "thumb"))
 
 
-SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d"><rect width="100%%" height="100%%" fill="#dc1e1e"/>%s</svg>'
+SVG = (
+    b'<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d">'
+    b'<rect width="100%%" height="100%%" fill="#dc1e1e"/>%s</svg>'
+)
 
 
 def test_svg_is_drawn(look: Look) -> None:

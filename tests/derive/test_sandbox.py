@@ -1,5 +1,7 @@
 """Decoder processes: hostile pictures end in an answer, and nothing outlives the server."""
 
+# ruff: noqa: ASYNC110, ASYNC222, ASYNC240 - a test may block its own loop
+
 import asyncio
 import os
 import random
@@ -302,7 +304,7 @@ def _runs(pid: int) -> bool:
 async def test_every_mutant_ends_in_findings_or_a_refusal(
     sandbox: Sandbox, tmp_path: Path, encode: Encode, noise: Noise
 ) -> None:
-    dice = random.Random(8)
+    dice = random.Random(8)  # noqa: S311 - the same mutants every time
     picture = noise(48, 32)
     seeds = [
         (encode(picture, "PNG" if form == "SVG" else form), media_type)
@@ -312,6 +314,9 @@ async def test_every_mutant_ends_in_findings_or_a_refusal(
             ("JPEG2000", "image/jp2"), ("TGA", "image/x-tga"),
         )
     ]  # fmt: skip
+
+    refusals: list[str] = []
+    made: list[Findings] = []
 
     async def one(number: int) -> None:
         seed, media_type = seeds[number % len(seeds)]
@@ -330,10 +335,12 @@ async def test_every_mutant_ends_in_findings_or_a_refusal(
         try:
             findings = await sandbox.derive(folder / "source", media_type, PRESETS, folder / "made")
         except Undecodable as refusal:
-            assert str(refusal)
+            refusals.append(str(refusal))
         else:
-            assert isinstance(findings, Findings)
-            assert len(findings.outputs) == 3
+            made.append(findings)
 
     await asyncio.gather(*(one(number) for number in range(300)))
+    assert len(refusals) + len(made) == 300
+    assert all(refusals)
+    assert all(len(findings.outputs) == 3 for findings in made)
     assert len(decoders(os.getpid())) <= 2

@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import importlib.metadata
 import inspect
+import json
 import os
 import random
 import re
@@ -333,6 +334,37 @@ def test_a_long_answer_is_no_late_head(port: int) -> None:
         time.sleep(0.5)
         received = client.makefile("rb").read()
     assert received.partition(b"\r\n\r\n")[2] == CONTENT
+
+
+REFUSED = {
+    "no HTTP": b"\x16\x03\x01 hello\r\n\r\n",
+    "two lengths": b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+    "both length and chunks": b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a head without end": b"GET / HTTP/1.1\r\nX: " + b"x" * 71_000,
+    "a URL without end": b"GET /" + b"x" * 71_000,
+}
+
+
+@pytest.mark.parametrize("sent", REFUSED.values(), ids=REFUSED)
+def test_what_never_becomes_a_request_is_a_problem(port: int, sent: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.sendall(sent[:1000])
+        time.sleep(0.1)  # two pieces; and no more than the server reads, so that its answer is not reset away
+        client.sendall(sent[1000:])
+        received = client.makefile("rb").read()
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"application/problem+json" in head
+    assert json.loads(body)["status"] == 400
+
+
+def test_a_head_without_end_behind_a_request_cuts_the_connection(port: int, files: FileServer) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        with pytest.raises(ConnectionError):
+            client.sendall(b"GET /" + b"x" * 50_000_000)
+    until(lambda: files.ended == ["client gone"])
 
 
 def test_uvicorn_is_the_one_whose_private_classes_we_know() -> None:
