@@ -27,6 +27,7 @@ from mediasvc.logs import log
 from mediasvc.settings import Settings
 from mediasvc.store.interface import BlobStore
 from mediasvc.store.local import LocalStore
+from mediasvc.store.url import parse_s3_url
 
 Clock = Callable[[], float]
 
@@ -81,7 +82,7 @@ def make_store(settings: Settings) -> BlobStore:
         case "s3":
             # The SDK costs a third of a second and 30 MB: only who uses it pays.
             s3 = importlib.import_module("mediasvc.store.s3")
-            store: BlobStore = s3.S3Store(settings.store)
+            store: BlobStore = s3.S3Store(parse_s3_url(settings.store))
             return store
     raise StartupRefused(
         f"MEDIASVC_STORE_URL must be file:PATH or s3://store-bucket?endpoint=http://host:port, not {settings.store!r}"

@@ -50,6 +50,7 @@ class Source:
     size: int
     sha256: str
     media_type: str
+    expires_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

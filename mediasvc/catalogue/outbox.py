@@ -67,15 +67,18 @@ class CoreOutbox:
     async def reclaim(self, run: str) -> int:
         left = sa.update(task).where(task.c.state == "running", task.c.run == run)
         async with self._begin() as writer:
-            buried = await writer.change(
-                left.where(task.c.attempts >= MAX_ATTEMPTS).values(
+            buried = await writer.rows(
+                left.where(task.c.attempts >= MAX_ATTEMPTS)
+                .values(
                     state="failed",
                     run=None,
                     finished_at=self._clock(),
                     detail=f"its server or decoder died {MAX_ATTEMPTS} times",
                 )
+                .returning(task.c.asset_id)
             )
-            return buried + await writer.change(left.values(state="waiting", run=None))
+            await self._give_up(writer, [row.asset_id for row in buried])
+            return len(buried) + await writer.change(left.values(state="waiting", run=None))
 
     async def runs(self) -> Sequence[str]:
         running = sa.select(task.c.run).distinct().where(task.c.state == "running", task.c.run.is_not(None))
@@ -98,6 +101,9 @@ class CoreOutbox:
             await self._leave(
                 writer, task_id, run, {"state": state, "finished_at": self._clock(), "detail": detail}
             )
+            if state == "failed":
+                taken = await writer.rows(sa.select(task.c.asset_id).where(task.c.id == task_id))
+                await self._give_up(writer, [row.asset_id for row in taken])
             # Of an asset that is gone nobody can see the timeline: what has ended would stay for ever.
             asset_id = sa.select(task.c.asset_id).where(task.c.id == task_id).scalar_subquery()
             await writer.change(
@@ -107,6 +113,18 @@ class CoreOutbox:
                     ~sa.exists().where(asset.c.id == task.c.asset_id),
                 )
             )
+
+    @staticmethod
+    async def _give_up(writer: Writer, asset_ids: Sequence[str]) -> None:
+        """Nobody waits for ever: an asset whose last look failed is not `processing` any more."""
+        looking = sa.exists().where(
+            task.c.asset_id == asset.c.id, task.c.state.in_(("waiting", "running")), task.c.kind != "purge"
+        )
+        await writer.change(
+            sa.update(asset)
+            .where(asset.c.id.in_(asset_ids), asset.c.state == "processing", ~looking)
+            .values(state="damaged")
+        )
 
     @staticmethod
     async def _leave(writer: Writer, task_id: str, run: str, values: Mapping[str, object]) -> None:

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from mediasvc.catalogue import rows, statements
 from mediasvc.catalogue.interface import BlobRecord, Source
+from mediasvc.catalogue.memory import Memory
 from mediasvc.catalogue.outbox import CoreOutbox
 from mediasvc.catalogue.reads import CoreReads
 from mediasvc.catalogue.schema import bring_up_to_date
@@ -62,6 +63,7 @@ class SqliteCatalogue(CoreReads):
         self._writer = SqliteWriter(path)
         self._turn = asyncio.Lock()
         self._log = GroupSync(path.with_name(path.name + "-wal"))
+        self._memory = Memory(self._version)
         self._loop_connection: sqlite3.Connection | None = None
 
     @property
@@ -135,8 +137,18 @@ class SqliteCatalogue(CoreReads):
                     await self._writer.rollback()
                     raise
         finally:
+            self._memory.forget()
             self._turn.release()
         await self._log.reached()
+
+    def _version(self) -> int:
+        """Another number after each commit of another connection."""
+        if self._loop_connection is None:
+            raise CatalogueUnavailable("the catalogue is not open")
+        try:
+            return int(self._loop_connection.execute("PRAGMA data_version").fetchone()[0])
+        except sqlite3.Error as error:
+            raise told(error) from error
 
     def _ask(self, question: Prepared, **values: Any) -> list[Any]:
         if self._loop_connection is None:
@@ -146,9 +158,19 @@ class SqliteCatalogue(CoreReads):
         except sqlite3.Error as error:
             raise told(error) from error
 
+    def _recall(self, question: Prepared, make: Callable[[Any], Any] | None = None, **values: Any) -> Any:
+        """The one row, made into a value, or None; from memory while the catalogue has not changed."""
+        asked = (question, *values.values())
+        if (remembered := self._memory.recall(asked)) is not None:
+            return remembered[0]
+        found = self._ask(question, **values)
+        value = (make(found[0]) if make else found[0]) if found else None
+        self._memory.remember(asked, (value,))
+        return value
+
     async def key_by_secret(self, secret_sha256: str) -> Key | None:
-        found = self._ask(_KEY_BY_SECRET, secret_sha256=secret_sha256, now=self._clock())
-        return rows.key_of(found[0]) if found else None
+        found = self._recall(_KEY_BY_SECRET, rows.key_of, secret_sha256=secret_sha256)
+        return found if found and found.live(self._clock()) else None
 
     async def key(self, key_id: str) -> Key | None:
         found = self._ask(_KEY, key_id=key_id)
@@ -171,12 +193,14 @@ class SqliteCatalogue(CoreReads):
         return rows.assets_of(found)
 
     async def source(self, asset_id: str, preset: str = "") -> Source | None:
-        found = self._ask(_SOURCE, asset_id=asset_id, preset=preset, now=self._clock())
-        return found[0] if found else None
+        return self._living(self._recall(_SOURCE, asset_id=asset_id, preset=preset))
 
     async def source_at(self, bucket: str, key: str) -> Source | None:
-        found = self._ask(_SOURCE_AT, bucket=bucket, key=key, preset="", now=self._clock())
-        return found[0] if found else None
+        return self._living(self._recall(_SOURCE_AT, bucket=bucket, key=key, preset=""))
+
+    def _living(self, source: Source | None) -> Source | None:
+        ends = source.expires_at if source else None
+        return source if ends is None or ends > self._clock() else None
 
     async def tasks_of(self, asset_id: str) -> Sequence[Task]:
         return [rows.task_of(row) for row in self._ask(_TASKS_OF, asset_id=asset_id)]

@@ -66,11 +66,13 @@ _SOURCES = (
         blob.c.size,
         blob.c.sha256,
         blob.c.media_type,
+        asset.c.expires_at,
     )
     .join_from(asset, blob, sa.and_(blob.c.asset_id == asset.c.id, blob.c.version == asset.c.version, living))
     .join(bucket, bucket.c.name == asset.c.bucket)
-    .where(unexpired, blob.c.preset == sa.bindparam("preset"))
+    .where(blob.c.preset == sa.bindparam("preset"))
 )
+# Sources and keys come with the time they end, for the reader to judge: so an adapter may remember them.
 SOURCE = _SOURCES.where(asset.c.id == sa.bindparam("asset_id"))
 SOURCE_AT = _SOURCES.where(asset.c.bucket == sa.bindparam("bucket"), asset.c.key == sa.bindparam("key"))
 
@@ -94,7 +96,9 @@ ASSETS_WITH = ASSETS.where(
 
 BUCKET = sa.select(bucket).where(bucket.c.name == sa.bindparam("name"))
 KEY = sa.select(key).where(key.c.id == sa.bindparam("key_id"))
-KEY_BY_SECRET = sa.select(key).where(key.c.secret_sha256 == sa.bindparam("secret_sha256"), live(now))
+KEY_BY_SECRET = sa.select(key).where(
+    key.c.secret_sha256 == sa.bindparam("secret_sha256"), key.c.revoked_at.is_(None)
+)
 TASKS_OF = (
     sa.select(task).where(task.c.asset_id == sa.bindparam("asset_id")).order_by(task.c.created_at, task.c.id)
 )

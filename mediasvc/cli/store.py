@@ -6,7 +6,7 @@ import sys
 import typer
 
 from mediasvc import settings
-from mediasvc.core.errors import StartupRefused
+from mediasvc.store.url import parse_s3_url
 
 app = typer.Typer(help="Prepare the S3-compatible store.", no_args_is_help=True)
 
@@ -23,10 +23,9 @@ def init() -> None:
     if not chosen.store.startswith("s3:"):
         print("a store on disk needs no preparation; set MEDIASVC_STORE_URL=s3://…", file=sys.stderr)
         raise typer.Exit(2)
-    provision = importlib.import_module("mediasvc.store.provision")
-    url = importlib.import_module("mediasvc.store.url")
-    try:
-        report = provision.init(url.parse(chosen.store))
-    except StartupRefused:
-        raise
-    print(report)
+    provision = importlib.import_module("mediasvc.store.provision")  # the SDK is this command's alone
+    report = provision.init(parse_s3_url(chosen.store))
+    for line in report.lines:
+        print(line)
+    if not report.complete:
+        raise typer.Exit(1)

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from mediasvc.catalogue.interface import BlobRecord, Catalogue, Gone, Runs
-from mediasvc.core.task import NewTask
+from mediasvc.core.errors import StoreFault, StoreUnavailable
+from mediasvc.core.task import NewTask, Task
 from mediasvc.ingest.keep import clear_intent
 from mediasvc.store.interface import BlobMissing, BlobStore
 
@@ -14,7 +15,8 @@ _PAGE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`kind` is missing_blob, wrong_size, wrong_hash, ownerless_blob, unfinished_blob or stuck_task."""
+    """`kind` is missing_blob, wrong_size, wrong_hash, unreadable_blob, ownerless_blob, unfinished_blob or
+    stuck_task."""
 
     kind: str
     id: str  # of the blob or the task
@@ -35,9 +37,17 @@ class Fsck:
             yield finding
         async for finding in self._rows_without_bytes(deep=deep):
             yield finding
-        live = [run for run in self._runs.known() if self._runs.alive(run)]
-        for task in await self._catalogue.outbox.stuck(live):
+        for task in await self._stuck():
             yield Finding("stuck_task", task.id, f"task {task.kind} runs under no dispatcher", task.asset_id)
+
+    async def _stuck(self) -> list[Task]:
+        """A server may start or stop while we ask, so the dead are asked after once more."""
+        suspects = {task.id for task in await self._catalogue.outbox.stuck(self._living())}
+        again = await self._catalogue.outbox.stuck(self._living()) if suspects else ()
+        return [task for task in again if task.id in suspects]
+
+    def _living(self) -> list[str]:
+        return [run for run in self._runs.known() if self._runs.alive(run)]
 
     async def _rows_without_bytes(self, *, deep: bool) -> AsyncIterator[Finding]:
         after = ""
@@ -58,6 +68,9 @@ class Fsck:
                 return "wrong_hash", f"the {what} has SHA-256 {found} at rest, not {blob.sha256}"
         except BlobMissing:
             return "missing_blob", f"the {what} has no bytes in the store"
+        except (StoreUnavailable, StoreFault) as error:
+            await self._store.check()  # where the store itself is away, nothing can be said
+            return "unreadable_blob", f"the {what} cannot be read: {error.detail}"
         return None
 
     async def _hash(self, blob_id: str) -> str:
@@ -72,8 +85,12 @@ class Fsck:
         return record is not None and not record.doomed
 
     async def _bytes_without_rows(self) -> AsyncIterator[Finding]:
-        async for blob_id in self._store.scan_unfinished():
-            if not await self._accounted(blob_id):
+        unfinished = [
+            found async for found in self._store.scan_unfinished() if not await self._accounted(found)
+        ]
+        if unfinished:  # an upload that ended between the two looks is there no more
+            there = {blob_id async for blob_id in self._store.scan_unfinished()}
+            for blob_id in sorted(there.intersection(unfinished)):
                 yield Finding("unfinished_blob", blob_id, "an upload that no live server works on")
         async for stored in self._store.scan():
             if not await self._accounted(stored.blob_id) and await self._exists(stored.blob_id):

@@ -47,7 +47,7 @@ class Keeper:
             stored = await self._store.put(blob_id, body, digests, length=length)
             return Blob(blob_id, stored.size, digests.sha256, digests.crc32)
         except BaseException:
-            await asyncio.shield(self.abandon(blob_id))
+            await self.abandon(blob_id)
             raise
 
     async def adopt(self, tx: Transaction, blob: Blob) -> None:
@@ -58,12 +58,25 @@ class Keeper:
         """That transaction is through."""
         self.live.discard(blob.id)
 
-    async def abandon(self, blob_id: str) -> None:
-        """Remove the blob and its intent, unless it found an owner after all.
+    async def abandon(self, *blob_ids: str) -> None:
+        """Remove the blobs and their intents, but for those that found an owner after all.
 
         The intent is condemned first: should a commit have gone through although it reported a failure, there
-        is none any more and the bytes stay. What cannot be removed now is left to the sweep.
+        is none any more and the bytes stay. What cannot be removed now is left to the sweep. A cancellation
+        meanwhile is raised when all is done: whoever is stopped leaves nothing either.
         """
+        clearing = asyncio.gather(*map(self._abandon, blob_ids))
+        cancelled = False
+        while not clearing.done():
+            try:
+                await asyncio.shield(clearing)
+            except asyncio.CancelledError:
+                cancelled = True
+        clearing.result()
+        if cancelled:
+            raise asyncio.CancelledError
+
+    async def _abandon(self, blob_id: str) -> None:
         try:
             await clear_intent(self._store, self._catalogue, blob_id)
         except (MediasvcError, OSError) as error:

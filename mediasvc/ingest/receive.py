@@ -2,15 +2,16 @@
 
 import posixpath
 import secrets
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from mediasvc.catalogue.interface import Catalogue, Gone, Intent, Transaction
 from mediasvc.core.asset import Asset, Blob
 from mediasvc.core.bucket import Bucket
 from mediasvc.core.errors import ChecksumMismatch, Conflict, NotFound, QuotaExceeded
-from mediasvc.core.ids import new_asset_id
 from mediasvc.core.head_facts import facts_from_head
+from mediasvc.core.ids import new_asset_id
 from mediasvc.core.media_types import decide
 from mediasvc.core.signatures import HEAD_SIZE
 from mediasvc.core.task import NewTask
@@ -20,12 +21,12 @@ from mediasvc.ingest.keep import Keeper
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Durable bytes that nobody owns yet; `head` is how they begin."""
+    """Durable bytes that nobody owns yet; `facts` are what their first bytes told."""
 
     admission: Admission
     blob: Blob
     media_type: str
-    head: bytes
+    facts: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,9 @@ class Receiver:
             raise ChecksumMismatch(
                 f"the body's SHA-256 is {blob.sha256}, not the {wanted.sha256} that was announced"
             )
-        return Kept(admission, blob, checked.media_type, checked.head)
+        media_type = checked.media_type
+        facts = {} if self._derives(media_type) else facts_from_head(media_type, checked.head, blob.size)
+        return Kept(admission, blob, media_type, facts)
 
     async def commit(self, kept: Sequence[Kept]) -> list[Received]:
         """Give the kept bytes their rows and tasks, all in one transaction; on failure all are abandoned."""
@@ -94,8 +97,7 @@ class Receiver:
         return received
 
     async def abandon(self, kept: Sequence[Kept]) -> None:
-        for item in kept:
-            await self._keeper.abandon(item.blob.id)
+        await self._keeper.abandon(*(item.blob.id for item in kept))
 
     async def _catalogue_one(self, tx: Transaction, kept: Kept) -> Received:
         wanted, blob, now = kept.admission.wanted, kept.blob, self._clock()
@@ -125,7 +127,7 @@ class Receiver:
             expires_at=now + lifetime if lifetime is not None else None,
             tags=wanted.tags,
             metadata=wanted.metadata,
-            facts={} if derives else facts_from_head(kept.media_type, kept.head, blob.size),
+            facts=kept.facts,
             tasks_pending=int(derives),
         )
         await (tx.replace_asset(asset) if current else tx.add_asset(asset))
@@ -203,9 +205,9 @@ async def _find_room(tx: Transaction, admission: Admission, size: int) -> _Place
     if bucket.quota_bytes is None and bucket.quota_assets is None:
         return _Place(bucket, None, current is not None, freed)
     usage = await tx.usage(bucket.name)
-    if bucket.quota_assets is not None and current is None:
-        if usage.assets + usage.reserved_assets >= bucket.quota_assets:
-            raise _quota_exceeded(bucket, bucket.quota_assets, "assets")
+    taken = usage.assets + usage.reserved_assets
+    if bucket.quota_assets is not None and current is None and taken >= bucket.quota_assets:
+        raise _quota_exceeded(bucket, bucket.quota_assets, "assets")
     room = None
     if bucket.quota_bytes is not None:
         room = bucket.quota_bytes - usage.bytes - usage.reserved_bytes + freed

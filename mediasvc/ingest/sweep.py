@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 
 from mediasvc import metrics
 from mediasvc.catalogue.interface import Catalogue, Gone, Runs
+from mediasvc.core.errors import StoreFault
 from mediasvc.ingest.keep import clear_intent
 from mediasvc.ingest.purge import purge
 from mediasvc.store.interface import BlobStore
@@ -41,19 +42,13 @@ async def sweep(
 
     What belongs to a dead run is stale at once; what belongs to a live one never, but for intents of our own
     run (`own_run`) that are not among the blob ids somebody works on (`live`). Raises StoreUnavailable where
-    bytes cannot be removed now; the next sweep goes on.
+    bytes cannot be removed now, StoreFault at its end where some cannot; the next sweep goes on.
     """
     swept = Swept()
     dead = [run for run in runs.known() if not runs.alive(run)]
-    for intent in await catalogue.intents():
-        stale = intent.blob_id not in live if intent.run == own_run else not runs.alive(intent.run)
-        if stale and await clear_intent(store, catalogue, intent.blob_id):
-            swept.uploads += 1
     for run in await catalogue.outbox.runs():
         if not runs.alive(run):
             swept.tasks += await catalogue.outbox.reclaim(run)
-    for run in dead:
-        runs.end(run)
     while expired := await catalogue.expired(clock(), _PAGE):
         for asset_id in expired:
             try:
@@ -62,9 +57,24 @@ async def sweep(
                 swept.expired += 1
             except Gone:  # somebody else deleted it
                 continue
-    while unpurged := await catalogue.unpurged(_PAGE):
+    faults: dict[str, StoreFault] = {}
+    for intent in await catalogue.intents():
+        stale = intent.blob_id not in live if intent.run == own_run else not runs.alive(intent.run)
+        try:
+            if stale and await clear_intent(store, catalogue, intent.blob_id):
+                swept.uploads += 1
+        except StoreFault as fault:
+            faults[intent.blob_id] = fault
+    while unpurged := [one for one in await catalogue.unpurged(_PAGE) if one not in faults]:
         for asset_id in unpurged:
-            swept.blobs += await purge(store, catalogue, asset_id)
+            try:
+                swept.blobs += await purge(store, catalogue, asset_id)
+            except StoreFault as fault:
+                faults[asset_id] = fault
     for kind, count in asdict(swept).items():
         metrics.swept.labels(kind).inc(count)
+    if faults:
+        raise next(iter(faults.values()))
+    for run in dead:
+        runs.end(run)
     return swept

@@ -179,17 +179,21 @@ class LocalStore:
             raise BlobMissing(blob_id) from None
 
     async def delete(self, *blob_ids: str) -> None:
-        # Not synced: a blob that comes back after a power cut is still on the list of doomed ones.
-        await in_thread(self._writers, self._unlink, [self.files.path(blob_id) for blob_id in blob_ids])
+        await self._remove([self.files.path(blob_id) for blob_id in blob_ids])
 
     async def discard(self, blob_id: str) -> None:
-        final = self.files.path(blob_id)
-        await in_thread(self._writers, self._unlink, [self._incoming / blob_id, final])
+        await self._remove([self._incoming / blob_id, self.files.path(blob_id)])
+
+    async def _remove(self, paths: list[Path]) -> None:
+        # Synced whether or not something was there: whoever asks forgets the blob next, and a name that a
+        # power cut brings back after that would be nobody's.
+        await self._folders.sync(await in_thread(self._writers, self._unlink, paths))
 
     @disk_errors()
-    def _unlink(self, paths: list[Path]) -> None:
+    def _unlink(self, paths: list[Path]) -> set[Path]:
         for path in paths:
             path.unlink(missing_ok=True)
+        return {path.parent for path in paths if path.parent.exists()}
 
     async def scan(self, prefix: str = "") -> AsyncIterator[Stored]:
         for number in range(256):

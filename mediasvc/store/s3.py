@@ -14,7 +14,7 @@ from mediasvc.store.batches import in_batches
 from mediasvc.store.budget import ByteBudget
 from mediasvc.store.interface import BlobMissing, Stored
 from mediasvc.store.parts import LARGEST, MAX_BLOB_SIZE, PartPlan
-from mediasvc.store.s3_client import S3Client, StoreAway, StoreRefused
+from mediasvc.store.s3_client import S3Client, StoreAway, StoreRefused, UploadGone
 from mediasvc.store.s3_download import Download
 from mediasvc.store.s3_upload import Outgoing
 from mediasvc.store.threads import unbroken
@@ -139,7 +139,7 @@ class S3Store:
         # First what is unfinished, then what is whole: SeaweedFS could destroy an object on a late abort.
         async for upload in self._unfinished(blob_id):
             if upload["Key"] == blob_id:
-                with suppress(BlobMissing):
+                with suppress(UploadGone):
                     await self._client.ask(
                         self._calls, "abort_multipart_upload", Key=blob_id, UploadId=upload["UploadId"]
                     )

@@ -40,6 +40,10 @@ class StoreAway(Exception):
     """No answer, or one that says: later."""
 
 
+class UploadGone(StoreFault):
+    """Somebody has aborted or completed the multipart upload."""
+
+
 class StoreRefused(Exception):
     """An answer that says no. `code` is S3's name for it, `status` the HTTP status (0: nothing was sent)."""
 
@@ -56,6 +60,8 @@ class StoreRefused(Exception):
         """What the door calls it."""
         if self.missing:
             return BlobMissing("there are no bytes under this blob id")
+        if self.code == "NoSuchUpload":
+            return UploadGone("the store has forgotten a multipart upload; nothing was kept")
         if self.code in _FULL or self.status == 507:
             return StoreFull(f"the store has no room left ({self.code})")
         return StoreFault(f"the store refused ({self.code}); nothing was kept, see the server's log")

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from typing import Any
 
-from botocore.exceptions import HTTPClientError, ResponseStreamingError
+from botocore.exceptions import HTTPClientError, IncompleteReadError, ResponseStreamingError
 from urllib3.exceptions import HTTPError
 
 from mediasvc.core.errors import StoreUnavailable
@@ -80,7 +80,7 @@ class Download:
         assert self._stop is not None
         try:
             chunk: bytes = self._source.read(min(CHUNK, self._stop - self._at))
-        except (HTTPClientError, ResponseStreamingError, HTTPError, OSError) as error:
+        except (HTTPClientError, IncompleteReadError, ResponseStreamingError, HTTPError, OSError) as error:
             self._drop()
             raise StoreAway(str(error)) from error
         if not chunk:

@@ -18,7 +18,9 @@ from starlette.requests import ClientDisconnect, Request
 from mediasvc.core.errors import BadBody, BadRequest
 
 MAX_FIELD = 64 * 1024  # bytes of one field's value
-MAX_PARTS = 10_000  # files and fields of one form
+MAX_FIELDS = 1000  # of one form
+MAX_FILES = 10_000
+MAX_HEADER = 32 * 1024  # bytes of one header of a part: hostile file names have a few thousand
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,27 +92,29 @@ class Form:
                     "on_part_end": lambda: self._events.append(None),
                     "on_end": self._on_end,
                 },
+                max_header_size=MAX_HEADER,
             )
         except FormParserError as error:
             raise BadBody(f"the boundary cannot be used: {error}") from None
 
     async def parts(self) -> AsyncIterator[Field | IncomingFile]:
         """Fields whole, files as they arrive; ends only at the closing boundary."""
-        for _ in range(MAX_PARTS):
-            headers = await self._next_headers()
-            if headers is None:
-                return
+        fields = files = 0
+        while headers := await self._next_headers():
             disposition, options = parse_options_header(headers.get("content-disposition", ""))
             if disposition != b"form-data" or b"name" not in options:
                 raise BadBody("each part needs Content-Disposition: form-data with a name")
             if b"filename" in options:
-                file = IncomingFile(self, _text(options[b"filename"]), headers)
+                if (files := files + 1) > MAX_FILES:
+                    raise BadBody(f"a form may have {MAX_FILES} files")
+                file = IncomingFile(self, _filename(options[b"filename"]), headers)
                 yield file
                 while await self.next_data() is not None:  # what the route did not care to read
                     pass
             else:
+                if (fields := fields + 1) > MAX_FIELDS:
+                    raise BadBody(f"a form may have {MAX_FIELDS} fields")
                 yield Field(_text(options[b"name"]), await self._value())
-        raise BadBody(f"a form may have {MAX_PARTS} parts")
 
     async def data_follows(self) -> bool:
         return await self._filled() and isinstance(self._events[0], bytes | memoryview)
@@ -177,3 +181,8 @@ def _text(raw: bytes) -> str:
         return raw.decode()
     except UnicodeDecodeError:
         return raw.decode("latin-1")
+
+
+def _filename(raw: bytes) -> str:
+    """Browsers and curl write these three as percent codes, and no others (WHATWG HTML, multipart/form-data)."""
+    return _text(raw).replace("%22", '"').replace("%0D", "\r").replace("%0A", "\n")

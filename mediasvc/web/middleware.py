@@ -4,6 +4,7 @@ One `BaseHTTPMiddleware` would cost more per request than all the rest of the fr
 """
 
 import asyncio
+import contextlib
 import secrets
 import time
 
@@ -19,6 +20,7 @@ from mediasvc.web.errors import problem, request_id_of
 JSON_LIMIT = 1 << 20  # bytes of a JSON body
 DRAIN_LIMIT = 1 << 20  # bytes read after a refusal, so that the client gets to see it
 DRAIN_SECONDS = 2.0
+LINGER_SECONDS = 0.5
 _PROTECTED = ("/v1/", "/b/", "/f/", "/i/", "/u/", "/metrics")
 _QUIET = ("/healthz", "/readyz", "/metrics")
 
@@ -141,15 +143,15 @@ async def _drain(scope: Scope, receive: Receive) -> None:
     if header(scope, b"expect"):
         return  # the client waits for leave to send, and now will not
     size = 0
-    try:
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_SECONDS):
             while size < DRAIN_LIMIT:
                 message = await receive()
                 size += len(message.get("body", b""))
                 if not message.get("more_body", False):
                     return
-    except TimeoutError:
-        return
+    # Not read from any more, a client that sends on gets stuck: time to look up and find the answer.
+    await asyncio.sleep(LINGER_SECONDS)
 
 
 class Problems:

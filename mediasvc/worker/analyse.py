@@ -40,16 +40,18 @@ class Analyse:
             return "another version took its place"
         with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
             try:
-                findings = await self._derive(asset, Path(folder))
-            except (Undecodable, BlobMissing) as error:
-                reason = str(error) if isinstance(error, Undecodable) else "its bytes are not in the store"
-                await self._save(asset, Findings(facts=asset.facts, problem=reason), [])
-                raise Final(reason) from error
-            try:
-                made = await self._keep(findings.outputs)
-                await self._save(asset, findings, made)
+                return await self._look_at(asset, Path(folder))
             except Gone:
                 return "another version took its place"
+
+    async def _look_at(self, asset: Asset, folder: Path) -> str:
+        try:
+            findings = await self._derive(asset, folder)
+        except (Undecodable, BlobMissing) as error:
+            reason = str(error) if isinstance(error, Undecodable) else "its bytes are not in the store"
+            await self._mark_damaged(asset)
+            raise Final(reason) from error
+        await self._save(asset, findings, await self._keep(findings.outputs))
         return findings.problem or f"made {', '.join(output.preset for output in findings.outputs)}"
 
     async def _derive(self, asset: Asset, folder: Path) -> Findings:
@@ -98,9 +100,16 @@ class Analyse:
             self._keeper.adopted(rendition.blob)
             metrics.renditions.labels(rendition.preset).inc()
 
+    async def _mark_damaged(self, asset: Asset) -> None:
+        """What an earlier look made of this version stays. Raises Gone where the version is not current."""
+        async with self._catalogue.transaction() as tx:
+            current = await tx.asset(asset.id)
+            if current is None or current.version != asset.version:
+                raise Gone(f"version {asset.version} of asset {asset.id}")
+            await tx.set_asset_state(asset.id, "damaged")
+
     async def _abandon(self, made: Sequence[Rendition]) -> None:
-        for rendition in made:
-            await self._keeper.abandon(rendition.blob.id)
+        await self._keeper.abandon(*(rendition.blob.id for rendition in made))
 
 
 def _clean(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,14 +3,17 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from functools import partial
 
 from mediasvc import metrics
 from mediasvc.catalogue.interface import Catalogue, Gone
-from mediasvc.core.errors import StoreFault, Unavailable
+from mediasvc.core.errors import MediasvcError, StoreFault, StoreFull, Unavailable
 from mediasvc.core.task import MAX_ATTEMPTS, Task, delay_before
 from mediasvc.logs import log
 
 Handler = Callable[[Task], Awaitable[str]]
+Record = Callable[[], Awaitable[None]]
 _POLL = 1.0  # seconds: other processes queue tasks without ringing our bell
 _AWAY = 10.0  # seconds to leave a store or catalogue alone that is away
 
@@ -23,7 +26,7 @@ class Dispatcher:
     """Runs tasks for one run of one server. A handler returns what to write into the timeline.
 
     A handler that raises is tried again later, MAX_ATTEMPTS times in all; `Final` fails the task at once;
-    a store or catalogue that is away is waited for and costs no attempt.
+    a store or catalogue that is away or full is waited for and costs no attempt.
     """
 
     def __init__(
@@ -60,10 +63,14 @@ class Dispatcher:
                 self.last_turn = self._clock()
                 try:
                     await self._turn()
-                except Unavailable as error:
+                except MediasvcError as error:  # away, locked or full
                     log.warning("dispatcher_waits", reason=error.detail)
                     await asyncio.sleep(_POLL)
+                except Exception:
+                    log.exception("dispatcher_error")
+                    await asyncio.sleep(_POLL)
         finally:
+            await asyncio.sleep(0)  # what was claimed a moment ago begins, so that it can go back
             for working in self._working:
                 working.cancel()
             await asyncio.gather(*self._working, return_exceptions=True)
@@ -89,45 +96,58 @@ class Dispatcher:
         self._bell.set()
         if not working.cancelled() and (error := working.exception()):
             # Left `running` under our run: the start-up sweep of the next run takes it up again.
-            log.error("task_unrecorded", exc_info=error)
+            log.error("task_lost", exc_info=error)
 
     async def _do(self, task: Task) -> None:
-        outbox, began = self._catalogue.outbox, time.monotonic()
+        began = time.monotonic()
         try:
-            try:
-                detail = await self._handlers[task.kind](task)
-            except asyncio.CancelledError:
-                await outbox.postpone(
+            outcome, record = await self._attempt(task)
+            await self._write_down(record)
+        except asyncio.CancelledError:
+            # Gone: what came of it is written down already.
+            with suppress(Gone):
+                await self._catalogue.outbox.postpone(
                     task.id, self._run, not_before=self._clock(), detail="the server stopped", counted=False
                 )
-                raise
-            except Final as final:
-                outcome = "failed"
-                await outbox.fail(task.id, self._run, detail=str(final))
-            except (Unavailable, StoreFault) as away:
-                outcome = "postponed"
-                later = self._clock() + _AWAY
-                await outbox.postpone(task.id, self._run, not_before=later, detail=away.detail, counted=False)
-            except Exception as error:
-                outcome = await self._try_again(task, error)
-            else:
-                outcome = "done"
-                await outbox.finish(task.id, self._run, detail=detail)
+            raise
         except Gone:
             outcome = "superseded"  # cancelled meanwhile: its asset was replaced or deleted
         metrics.task_seconds.labels(task.kind, outcome).observe(time.monotonic() - began)
         log.info("task", kind=task.kind, task_id=task.id, asset_id=task.asset_id, outcome=outcome)
 
-    async def _try_again(self, task: Task, error: Exception) -> str:
-        log.error("task_error", kind=task.kind, task_id=task.id, attempt=task.attempts, exc_info=error)
-        reason = f"{type(error).__name__}: {error}"
-        if task.attempts >= MAX_ATTEMPTS:
-            await self._catalogue.outbox.fail(
-                task.id, self._run, detail=f"gave up after {task.attempts}: {reason}"
-            )
-            return "failed"
-        later = self._clock() + delay_before(task.attempts)
-        await self._catalogue.outbox.postpone(
-            task.id, self._run, not_before=later, detail=reason, counted=True
+    async def _attempt(self, task: Task) -> tuple[str, Record]:
+        """What came of one attempt, and how to write it down."""
+        outbox = self._catalogue.outbox
+        try:
+            detail = await self._handlers[task.kind](task)
+        except Final as final:
+            return "failed", partial(outbox.fail, task.id, self._run, detail=str(final))
+        except (Unavailable, StoreFault, StoreFull) as away:
+            return "postponed", self._later(task, _AWAY, away.detail, counted=False)
+        except Exception as error:
+            log.error("task_error", kind=task.kind, task_id=task.id, attempt=task.attempts, exc_info=error)
+            reason = f"{type(error).__name__}: {error}"
+            if task.attempts >= MAX_ATTEMPTS:
+                reason = f"gave up after {task.attempts}: {reason}"
+                return "failed", partial(outbox.fail, task.id, self._run, detail=reason)
+            return "postponed", self._later(task, delay_before(task.attempts), reason, counted=True)
+        return "done", partial(outbox.finish, task.id, self._run, detail=detail)
+
+    def _later(self, task: Task, delay: float, detail: str, *, counted: bool) -> Record:
+        return partial(
+            self._catalogue.outbox.postpone,
+            task.id,
+            self._run,
+            not_before=self._clock() + delay,
+            detail=detail,
+            counted=counted,
         )
-        return "postponed"
+
+    async def _write_down(self, record: Record) -> None:
+        """Until the catalogue takes it: a task left `running` under a living run would never run again."""
+        while True:
+            try:
+                return await record()
+            except MediasvcError as error:
+                log.warning("task_unrecorded", reason=error.detail)
+                await asyncio.sleep(_POLL)

@@ -314,7 +314,6 @@ def disposition_names(header: str) -> tuple[str, str]:
     message = Message()
     message["Content-Disposition"] = header
     plain = message.get_param("filename", header="content-disposition")
-    assert header.count("filename=") == header.count("filename*=") == 1
     extended = header.partition("filename*=UTF-8''")[2].partition(";")[0]
     if isinstance(plain, tuple):  # the standard library prefers the extended one
         plain = header.partition('filename="')[2].partition('"')[0]
@@ -397,8 +396,8 @@ HOSTILE_BODIES = {
     "epilogue of 8 MB": file("a", b"1") + END + b"\r\n" * (4 << 20),
     "epilogue": file("a", b"1") + END + b"x" * 1000,
     "20000 fields": b"".join(field(f"f{n}", "x") for n in range(20_000)) + END,
-    "12000 files": b"".join(file(f"f{n}", b"") for n in range(12_000)) + END,
-    "long header": b"--edge\r\nContent-Disposition: form-data; name=\"a\"\r\nX: " + b"x" * (8 << 20) + b"\r\n\r\n1\r\n" + END,
+    "300 files": b"".join(file(f"f{n}", b"") for n in range(300)) + END,
+    "long header": b'--edge\r\nContent-Disposition: form-data; name="a"\r\nX: ' + b"x" * (8 << 20) + END,
     "header bomb": b"--edge\r\n" + b"X-A: b\r\n" * 200_000 + b"\r\n1\r\n" + END,
     "header name bomb": b"--edge\r\n" + b"x" * (4 << 20) + b": 1\r\n\r\n1\r\n" + END,
     "parameter bomb": part(b'name="f"; ' + b'x="y"; ' * 100_000, b"1") + END,

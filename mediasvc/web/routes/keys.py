@@ -20,9 +20,9 @@ router = APIRouter(prefix="/v1/keys", tags=["keys"])
 
 
 def _within(caller: Caller, key: Key) -> bool:
-    """Whether the key can do nothing that the caller's cannot."""
-    narrower = caller.bucket is None or (key.bucket == caller.bucket and key.prefix.startswith(caller.prefix))
-    return narrower and key.scopes <= caller.scopes
+    """Whether the key reaches no bucket or prefix that the caller's does not reach: who may manage keys
+    manages these."""
+    return caller.bucket in (None, key.bucket) and key.prefix.startswith(caller.prefix)
 
 
 async def _maker_expires_at(desk: Desk, caller: Caller) -> float | None:
@@ -60,7 +60,7 @@ async def create_key(wanted: KeyIn, caller: CallerDep, desk: DeskDep) -> JSONRes
         expires_at=min((end for end in ends if end is not None), default=None),
         max_asset_size=min(limits, default=None),
     )
-    if not _within(caller, key):
+    if not (_within(caller, key) and key.scopes <= caller.scopes):
         raise Forbidden("a key can be given only scopes, bucket and prefix that its maker has")
     async with desk.house.catalogue.transaction() as tx:
         await tx.add_key(key)
@@ -86,7 +86,7 @@ async def list_keys(
 async def _manageable(desk: Desk, caller: Caller, key_id: str) -> Key:
     require(caller, "keys:admin")
     key = await desk.house.catalogue.key(key_id) if well_formed("key", key_id) else None
-    if key is None or not _within(caller, key):
+    if key is None or not key.live(desk.house.records.clock()) or not _within(caller, key):
         raise NotFound(f"there is no key {key_id[:64]}")
     return key
 
