@@ -20,6 +20,26 @@ OCTETS = "application/octet-stream"
 LOST = "the store acknowledged a blob and does not have all of it"
 
 
+class Part:
+    """Memory for one part; its pages cost nothing before they are written to."""
+
+    def __init__(self, room: int) -> None:
+        self._memory = memoryview(bytearray(room))
+        self.room = room
+        self.length = 0
+
+    def add(self, data: memoryview) -> int:
+        """Copy what fits; gives how much."""
+        taken = min(len(data), self.room - self.length)
+        self._memory[self.length : self.length + taken] = data[:taken]
+        self.length += taken
+        return taken
+
+    @property
+    def bytes(self) -> memoryview:
+        return self._memory[: self.length]
+
+
 class PartBody:
     """A part as botocore and urllib3 read it: a file whose reads are views of the bytes, never copies.
 
@@ -27,8 +47,8 @@ class PartBody:
     the GIL. A plain `bytes` would be sent in one call, and its timeout would count for the whole part.
     """
 
-    def __init__(self, data: bytearray) -> None:
-        self._data = memoryview(data)
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
         self._at = 0
         self._cut = False
 
@@ -72,9 +92,9 @@ class Outgoing:
         self._plan = plan
         self._digests = digests
         self._edge = plan.edge
-        self._filling = bytearray()
-        self._room = plan.size(1)  # bytes that the part being filled may hold
+        self._part = Part(plan.size(1))  # the one being filled
         self._filled = 0  # parts
+        self._spare: list[Part] = []  # sent, to be filled again: fresh memory costs more than hashing it
         self.size = 0
         self._upload_id: str | None = None
         self._sent = 0
@@ -82,30 +102,33 @@ class Outgoing:
         self._etags: dict[int, str] = {}
         self._touched = False  # whether the store may know of us
 
-    def absorb(self, batch: Sequence[bytes]) -> list[bytearray]:
+    def absorb(self, batch: Sequence[bytes]) -> list[Part]:
         """Hash a batch and add it to the part being filled; gives the parts that are full. Blocks.
 
         A part is full when a byte comes for which it has no room, so the last one is never empty.
         """
-        full: list[bytearray] = []
+        full: list[Part] = []
         for chunk in batch:
             self.size += len(chunk)
             if self.size > self._edge:
                 raise too_large(self._edge)
             self._digests.update(chunk)
             rest = memoryview(chunk)
-            while rest:
-                if len(self._filling) == self._room:
-                    full.append(self._filling)
-                    self._filling = bytearray()
-                    self._filled += 1
-                    self._room = self._plan.size(self._filled + 1)
-                taken = rest[: self._room - len(self._filling)]
-                self._filling += taken
-                rest = rest[len(taken) :]
+            while rest := rest[self._part.add(rest) :]:
+                full.append(self._part)
+                self._filled += 1
+                self._part = self._empty_part(self._plan.size(self._filled + 1))
         return full
 
-    async def send(self, part: bytearray) -> None:
+    def _empty_part(self, room: int) -> Part:
+        while self._spare:
+            part = self._spare.pop()
+            if part.room == room:
+                part.length = 0
+                return part
+        return Part(room)
+
+    async def send(self, part: Part) -> None:
         """Begin to send the next part, once there is room for it. Raises what an earlier part failed with."""
         if self._upload_id is None:
             self._touched = True
@@ -127,15 +150,14 @@ class Outgoing:
 
     async def finish(self) -> None:
         """Send what is left, make the blob visible, and see that it is all there."""
-        last, self._filling = self._filling, bytearray()
         if self._upload_id is None:
             self._touched = True
-            await self._begin("put_object", last, ContentType=OCTETS)
+            await self._begin("put_object", self._part, ContentType=OCTETS)
             await self._all_sent()
             if not await self._client.insist(self._whole):
                 raise StoreFault(LOST)
         else:
-            await self.send(last)
+            await self.send(self._part)
             await self._all_sent()
             await self._client.insist(self._complete)
 
@@ -168,13 +190,17 @@ class Outgoing:
             raise
         return bool(answer["ContentLength"] == self.size)
 
-    async def _begin(self, operation: str, part: bytearray, **parameters: Any) -> None:
-        await self._budget.take(len(part))
-        body = PartBody(part)
+    async def _begin(self, operation: str, part: Part, **parameters: Any) -> None:
+        await self._budget.take(part.length)
+        body = PartBody(part.bytes)
         task = asyncio.create_task(self._send_bytes(operation, body, parameters))
         # By callback, because a task that is cancelled before its first step runs none of its own code.
-        task.add_done_callback(lambda _: self._budget.give_back(len(body)))
+        task.add_done_callback(lambda _: self._part_over(part))
         self._sending[task] = body
+
+    def _part_over(self, part: Part) -> None:
+        self._budget.give_back(part.length)
+        self._spare.append(part)
 
     async def _send_bytes(self, operation: str, body: PartBody, parameters: dict[str, Any]) -> None:
         async def attempt() -> Any:

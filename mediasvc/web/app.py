@@ -13,7 +13,8 @@ from mediasvc.web.cors import Cors
 from mediasvc.web.deps import Desk
 from mediasvc.web.docs import add_docs
 from mediasvc.web.download import Downloads
-from mediasvc.web.middleware import Admitted, Drained, HeadAsGet, Observed, Problems
+from mediasvc.web.middleware import Admitted, Drained, HeadAsGet, Problems
+from mediasvc.web.observe import Observed
 from mediasvc.web.proxy import Proxied
 from mediasvc.web.routes import assets, buckets, documented, forms, keys, named, operations
 from mediasvc.web.schemas import Problem
@@ -38,7 +39,7 @@ def make_api(desk: Desk) -> FastAPI:
     routers = [module.router for module in (named, forms, assets, buckets, keys, operations, documented)]
     for router in routers:
         app.include_router(router)
-    add_docs(app)
+    routers.append(add_docs(app))
     app.state.every_route = [route for router in routers for route in router.routes] + app.routes
 
     def openapi() -> dict[str, Any]:

@@ -9,8 +9,8 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 
-def add_docs(app: FastAPI) -> None:
-    """Serve Swagger UI and ReDoc, and lead from `/` to them."""
+def add_docs(app: FastAPI) -> APIRouter:
+    """Serve Swagger UI and ReDoc, and lead from `/` to them; gives the pages' routes."""
     spec = importlib.util.find_spec("fastapi_offline")  # found, not imported: only its files are used
     assert spec is not None
     assert spec.origin is not None
@@ -42,3 +42,4 @@ def add_docs(app: FastAPI) -> None:
         )
 
     app.include_router(router)
+    return router

@@ -1,19 +1,15 @@
-"""What happens around every request, in pure ASGI: observed, drained, told in problems, seen through proxies, admitted.
+"""What happens around every request, in pure ASGI: drained, told in problems, admitted.
 
 One `BaseHTTPMiddleware` would cost more per request than all the rest of the framework (measured).
 """
 
 import asyncio
 import contextlib
-import secrets
-import time
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mediasvc import metrics
-from mediasvc.core.errors import BadBody, MediasvcError, TooLarge, Unauthorised, Unavailable
-from mediasvc.logs import log
+from mediasvc.core.errors import BadBody, MediasvcError, TooLarge, Unauthorised
 from mediasvc.web.caller import CallerOf
 from mediasvc.web.errors import problem, request_id_of
 
@@ -22,7 +18,6 @@ DRAIN_LIMIT = 1 << 20  # bytes read after a refusal, so that the client gets to 
 DRAIN_SECONDS = 2.0
 LINGER_SECONDS = 0.5
 _PROTECTED = ("/v1/", "/b/", "/f/", "/i/", "/u/", "/metrics")
-_QUIET = ("/healthz", "/readyz", "/metrics")
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
@@ -31,67 +26,6 @@ def header(scope: Scope, name: bytes) -> bytes | None:
         if candidate == name:
             return bytes(value)
     return None
-
-
-class Observed:
-    """Request id, access log and metrics; `nosniff` on every answer; what nobody caught becomes a 500 problem."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        began, status, size = time.perf_counter(), 0, 0
-        request_id = secrets.token_hex(8)
-        scope.setdefault("state", {})["request_id"] = request_id
-
-        async def observed_send(message: Message) -> None:
-            nonlocal status, size
-            kind = message["type"]
-            if kind == "http.response.start":
-                status = message["status"]
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    (b"x-content-type-options", b"nosniff"),
-                    (b"x-request-id", request_id.encode()),
-                ]
-            elif kind == "http.response.body":
-                size += len(message.get("body", b""))
-            elif kind == "http.response.zerocopysend":
-                size += message.get("count") or 0
-            await send(message)
-
-        try:
-            await self._app(scope, receive, observed_send)
-        except asyncio.CancelledError:
-            # Only a shutdown whose patience ended cancels a request.
-            if not status:
-                stopping = Unavailable("the server is stopping; send it again in a moment")
-                await problem(stopping, request_id)(scope, receive, observed_send)
-        except Exception:
-            log.exception("request_error", request_id=request_id, method=scope["method"], path=scope["path"])
-            if status:
-                raise  # the connection is closed: visibly broken
-            unexpected = MediasvcError("something went wrong here; the log knows it by this request_id")
-            await problem(unexpected, request_id)(scope, receive, observed_send)
-        finally:
-            seconds = time.perf_counter() - began
-            metrics.requests.labels(scope["method"], status or 499).inc()
-            metrics.request_seconds.observe(seconds)
-            if scope["path"] not in _QUIET:
-                client = scope.get("client")
-                log.info(
-                    "request",
-                    request_id=request_id,
-                    method=scope["method"],
-                    path=scope.get("raw_path", b"").decode("latin-1"),  # as sent: no control characters
-                    status=status or 499,
-                    bytes=size,
-                    ms=round(seconds * 1000, 2),
-                    client=client[0] if client else None,
-                )
 
 
 class Drained:

@@ -1,11 +1,90 @@
-"""Counts an upload, whatever becomes of it."""
+"""What can be seen of requests from outside: ids, the access log, metrics."""
 
+import asyncio
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+
+from prometheus_client import Counter
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mediasvc import metrics
-from mediasvc.core.errors import MediasvcError
+from mediasvc.core.errors import MediasvcError, Unavailable
+from mediasvc.logs import log, log_request
+from mediasvc.web.errors import problem
+
+_QUIET = ("/healthz", "/readyz", "/metrics")
+_BYTES = ("/b/", "/f/", "/i/", "/u/")  # how long these take is up to their size and their reader
+_GONE = 499  # nginx's number for a client that left before its answer
+
+
+class Observed:
+    """Request id, access log and metrics; `nosniff` on every answer; what nobody caught becomes a 500 problem."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, status, size = time.perf_counter(), 0, 0
+        request_id = os.urandom(8).hex()
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def observed_send(message: Message) -> None:
+            nonlocal status, size
+            kind = message["type"]
+            if kind == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (b"x-content-type-options", b"nosniff"),
+                    (b"x-request-id", request_id.encode()),
+                ]
+            elif kind == "http.response.body":
+                size += len(message.get("body", b""))
+            elif kind == "http.response.zerocopysend":
+                size += message.get("count") or 0
+            await send(message)
+
+        try:
+            await self._app(scope, receive, observed_send)
+        except asyncio.CancelledError:
+            # Only a shutdown whose patience ended cancels a request.
+            if not status:
+                stopping = Unavailable("the server is stopping; send it again in a moment")
+                await problem(stopping, request_id)(scope, receive, observed_send)
+        except Exception:
+            log.exception("request_error", request_id=request_id, method=scope["method"], path=scope["path"])
+            if status:
+                raise  # the connection is closed: visibly broken
+            unexpected = MediasvcError("something went wrong here; the log knows it by this request_id")
+            await problem(unexpected, request_id)(scope, receive, observed_send)
+        finally:
+            seconds = time.perf_counter() - began
+            _requests(scope["method"], status or _GONE).inc()
+            if not scope["path"].startswith(_BYTES):
+                metrics.request_seconds.observe(seconds)
+            if scope["path"] not in _QUIET:
+                client = scope.get("client")
+                log_request(
+                    request_id=request_id,
+                    method=scope["method"],
+                    path=scope.get("raw_path", b"").decode("latin-1"),  # as sent: no control characters
+                    status=status or _GONE,
+                    size=size,
+                    seconds=seconds,
+                    client=client[0] if client else "",
+                )
+
+
+@cache
+def _requests(method: str, status: int) -> Counter:
+    """Finding a labelled metric costs more than counting it."""
+    return metrics.requests.labels(method, status)
 
 
 class Outcome:
