@@ -5,12 +5,25 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.ceph import Ceph, refuse_without_ceph
 from tests.servers import Server, running
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ceph]:
+    """One real S3 service for all tests, each of which makes a bucket of its own."""
+    refuse_without_ceph()
+    ceph = Ceph(tmp_path_factory.mktemp("ceph"))
+    ceph.up()
+    try:
+        yield ceph
+    finally:
+        ceph.down()
 
 
 @pytest.fixture(scope="module")

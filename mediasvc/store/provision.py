@@ -127,6 +127,9 @@ def _advice(url: S3Url, code: str) -> str:
             f"the store at {url.address} does not accept the credentials ({code}): "
             "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
-    if code == "AccessDenied":
-        return f"the credentials may not look at or make bucket {url.bucket} at {url.address}: allow it, or make it"
+    if code == "AccessDenied":  # a HEAD does not say more
+        return (
+            f"the store at {url.address} does not let us look at or make bucket {url.bucket}: "
+            "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what they may do"
+        )
     return f"the store at {url.address} refuses to prepare bucket {url.bucket} ({code}): check MEDIASVC_STORE_URL"

@@ -2,10 +2,9 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, suppress
-from typing import Any
 
 from mediasvc.core.digests import Digests
 from mediasvc.core.errors import StartupRefused, StoreUnavailable
@@ -13,8 +12,9 @@ from mediasvc.core.span import Span
 from mediasvc.store.batches import in_batches
 from mediasvc.store.budget import ByteBudget
 from mediasvc.store.interface import BlobMissing, Stored
+from mediasvc.store.part_memory import PartMemory
 from mediasvc.store.parts import LARGEST, MAX_BLOB_SIZE, PartPlan
-from mediasvc.store.s3_client import S3Client, StoreAway, StoreRefused, UploadGone
+from mediasvc.store.s3_client import S3Client, StoreAway, StoreRefused
 from mediasvc.store.s3_download import Download
 from mediasvc.store.s3_upload import Outgoing
 from mediasvc.store.threads import unbroken
@@ -37,11 +37,11 @@ class S3Store:
     def __init__(self, url: S3Url) -> None:
         self._url = url
         self._client = S3Client(url)
-        self._calls = ThreadPoolExecutor(16, "s3-call")
         self._senders = ThreadPoolExecutor(12, "s3-send")  # as many as smallest parts fit into the budget
         self._readers = ThreadPoolExecutor(16, "s3-read")
         self._hashers = ThreadPoolExecutor(4, "s3-hash")
-        self.budget = ByteBudget(IN_FLIGHT)
+        self._budget = ByteBudget(IN_FLIGHT)
+        self._memory = PartMemory()
         self._accepted = False  # whether the store has let us write and delete since we started
 
     async def start(self) -> None:
@@ -58,19 +58,18 @@ class S3Store:
 
     async def _try_out(self) -> None:
         """One question without repetition; the first time also whether we may write and delete."""
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CHECK_SECONDS):
-                await loop.run_in_executor(self._calls, self._look)
+                await self._look()
         except (StoreAway, TimeoutError) as error:
             raise StoreUnavailable(f"the store at {self._url.address} does not answer") from error
 
-    def _look(self) -> None:
+    async def _look(self) -> None:
         # A listing and not HEAD: only an answer with a body says what is wrong.
-        self._client.call("list_objects_v2", MaxKeys=1)
+        await self._client.ask_once("list_objects_v2", MaxKeys=1)
         if not self._accepted:
-            self._client.call("put_object", Key=PROBE, Body=b"")
-            self._client.call("delete_object", Key=PROBE)
+            await self._client.ask_once("put_object", Key=PROBE, Body=b"")
+            await self._client.ask_once("delete_object", Key=PROBE)
             self._accepted = True
 
     def _advice(self, code: str) -> str:
@@ -101,7 +100,8 @@ class S3Store:
         self, blob_id: str, body: AsyncIterable[bytes], digests: Digests, *, length: int | None = None
     ) -> Stored:
         plan = PartPlan(length)
-        outgoing = Outgoing(self._client, self._calls, self._senders, self.budget, blob_id, plan, digests)
+        self._memory.begin()
+        outgoing = Outgoing(self._client, self._senders, self._budget, self._memory, blob_id, plan, digests)
         try:
             async with aclosing(in_batches(self._hashers, body, outgoing.absorb)) as absorbed:
                 async for full in absorbed:
@@ -112,13 +112,15 @@ class S3Store:
         except BaseException:
             await unbroken(outgoing.undo(self.discard))
             raise
+        finally:
+            self._memory.end()
         return Stored(blob_id, outgoing.size)
 
     @asynccontextmanager
     async def open(self, blob_id: str, span: Span | None = None) -> AsyncIterator[AsyncIterator[bytes]]:
         if span is not None and span.length == 0:  # HTTP has no range of no bytes
             await self.stat(blob_id)
-        download = Download(self._client, self._calls, self._readers, blob_id, span)
+        download = Download(self._client, self._readers, blob_id, span)
         try:
             await download.begin()
             yield download.chunks()
@@ -126,59 +128,35 @@ class S3Store:
             download.close()
 
     async def stat(self, blob_id: str) -> Stored:
-        answer = await self._client.ask(self._calls, "head_object", Key=blob_id)
+        answer = await self._client.ask("head_object", Key=blob_id)
         return Stored(blob_id, answer["ContentLength"])
 
     async def delete(self, *blob_ids: str) -> None:
         # One by one: DeleteObjects needs a checksum that not every store takes.
         for blob_id in blob_ids:
             with suppress(BlobMissing):
-                await self._client.ask(self._calls, "delete_object", Key=blob_id)
+                await self._client.ask("delete_object", Key=blob_id)
 
     async def discard(self, blob_id: str) -> None:
         # First what is unfinished, then what is whole: SeaweedFS could destroy an object on a late abort.
-        async for upload in self._unfinished(blob_id):
-            if upload["Key"] == blob_id:
-                with suppress(UploadGone):
-                    await self._client.ask(
-                        self._calls, "abort_multipart_upload", Key=blob_id, UploadId=upload["UploadId"]
-                    )
+        await self._client.abort_unfinished(blob_id)
         await self.delete(blob_id)
 
     async def scan(self, prefix: str = "") -> AsyncIterator[Stored]:
-        async for page in self._pages(
-            "list_objects_v2", {"NextContinuationToken": "ContinuationToken"}, prefix
-        ):
+        markers = {"NextContinuationToken": "ContinuationToken"}
+        async for page in self._client.pages("list_objects_v2", markers, Prefix=prefix):
             for item in page.get("Contents", ()):
                 if _BLOB_ID.fullmatch(item["Key"]):
                     yield Stored(item["Key"], item["Size"])
 
     async def scan_unfinished(self) -> AsyncIterator[str]:
         last = ""
-        async for upload in self._unfinished(""):
-            if upload["Key"] != last and _BLOB_ID.fullmatch(upload["Key"]):
-                last = upload["Key"]
-                yield last
-
-    async def _unfinished(self, prefix: str) -> AsyncIterator[Mapping[str, Any]]:
-        markers = {"NextKeyMarker": "KeyMarker", "NextUploadIdMarker": "UploadIdMarker"}
-        async for page in self._pages("list_multipart_uploads", markers, prefix):
-            for upload in page.get("Uploads", ()):
-                yield upload
-
-    async def _pages(
-        self, operation: str, markers: Mapping[str, str], prefix: str
-    ) -> AsyncIterator[Mapping[str, Any]]:
-        """Every page of a listing; `markers`: where a page says what the next is asked for with."""
-        asked: dict[str, Any] = {}
-        while True:
-            page = await self._client.ask(self._calls, operation, Prefix=prefix, **asked)
-            yield page
-            if not page.get("IsTruncated"):
-                return
-            asked = {parameter: page[marker] for marker, parameter in markers.items() if page.get(marker)}
+        async for key, _ in self._client.unfinished(""):
+            if key != last and _BLOB_ID.fullmatch(key):
+                last = key
+                yield key
 
     async def close(self) -> None:
-        for pool in (self._hashers, self._senders, self._readers, self._calls):
+        for pool in (self._hashers, self._senders, self._readers):
             await asyncio.to_thread(pool.shutdown, cancel_futures=True)
-        self._client.close()
+        await asyncio.to_thread(self._client.close)

@@ -4,8 +4,9 @@
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import boto3
@@ -72,6 +73,7 @@ class S3Client:
 
     def __init__(self, url: S3Url) -> None:
         self.url = url
+        self._calls = ThreadPoolExecutor(16, "s3-call")
         config = Config(
             signature_version="s3v4",
             # boto3's own checksums are answered with 411 by RGW 16 over TLS, and it does not check them.
@@ -106,16 +108,40 @@ class S3Client:
         except (HTTPClientError, ConnectionError, ResponseParserError) as error:
             raise StoreAway(str(error)) from error
 
-    async def ask(self, pool: Executor, operation: str, **parameters: Any) -> Any:
-        """Ask in a thread, again while the store is away.
-
-        Raises StoreUnavailable within 24 s (a thread that still waits then is left to its timeout; it holds
-        nothing), BlobMissing, StoreFull, StoreFault.
-        """
+    async def ask_once(self, operation: str, **parameters: Any) -> Any:
+        """`call` in a thread. One that is no longer waited for is left to its timeout; it holds nothing."""
         loop = asyncio.get_running_loop()
-        return await self.insist(
-            lambda: loop.run_in_executor(pool, lambda: self.call(operation, **parameters))
-        )
+        return await loop.run_in_executor(self._calls, lambda: self.call(operation, **parameters))
+
+    async def ask(self, operation: str, **parameters: Any) -> Any:
+        """Again while the store is away. Raises StoreUnavailable within 24 s, BlobMissing, StoreFull, StoreFault."""
+        return await self.insist(lambda: self.ask_once(operation, **parameters))
+
+    async def pages(
+        self, operation: str, markers: Mapping[str, str], **parameters: Any
+    ) -> AsyncIterator[Mapping[str, Any]]:
+        """Every page of a listing. `markers`: where a page says with what the next one is asked for."""
+        asked: dict[str, Any] = {}
+        while True:
+            page = await self.ask(operation, **parameters, **asked)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            asked = {parameter: page[marker] for marker, parameter in markers.items() if page.get(marker)}
+
+    async def unfinished(self, prefix: str) -> AsyncIterator[tuple[str, str]]:
+        """Key and upload id of every multipart upload that was neither completed nor aborted."""
+        markers = {"NextKeyMarker": "KeyMarker", "NextUploadIdMarker": "UploadIdMarker"}
+        async for page in self.pages("list_multipart_uploads", markers, Prefix=prefix):
+            for upload in page.get("Uploads", ()):
+                yield upload["Key"], upload["UploadId"]
+
+    async def abort_unfinished(self, key: str, *, but: str | None = None) -> None:
+        """Abort every multipart upload of exactly this key, except the one of the id `but`."""
+        async for found, upload_id in self.unfinished(key):
+            if found == key and upload_id != but:
+                with suppress(UploadGone):
+                    await self.ask("abort_multipart_upload", Key=key, UploadId=upload_id)
 
     async def insist(self, attempt: Callable[[], Awaitable[T]], *, seconds: float | None = ASK_SECONDS) -> T:
         """Repeat `attempt` while the store is away: at once, then with growing pauses and jitter.
@@ -148,6 +174,8 @@ class S3Client:
         raise AssertionError("stamina ends by returning or raising")
 
     def close(self) -> None:
+        """Blocks until the threads have ended."""
+        self._calls.shutdown(cancel_futures=True)
         self._sdk.close()
 
 

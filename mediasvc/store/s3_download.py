@@ -20,10 +20,8 @@ CHUNK = 256 * 1024  # bytes a reader gets at once
 class Download:
     """The bytes of a span (or all). A connection that breaks is made anew where it broke: blobs never change."""
 
-    def __init__(
-        self, client: S3Client, calls: Executor, readers: Executor, blob_id: str, span: Span | None
-    ) -> None:
-        self._client, self._calls, self._readers = client, calls, readers
+    def __init__(self, client: S3Client, readers: Executor, blob_id: str, span: Span | None) -> None:
+        self._client, self._readers = client, readers
         self._blob_id = blob_id
         self._at = span.start if span else 0
         self._stop = span.stop if span else None
@@ -37,7 +35,7 @@ class Download:
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._calls, self._get)
+        await loop.run_in_executor(self._readers, self._get)
 
     def _get(self) -> None:
         ranged = {} if self._at == 0 and self._stop is None else {"Range": f"bytes={self._at}-{self._last}"}

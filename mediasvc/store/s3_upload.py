@@ -9,6 +9,7 @@ from typing import Any
 from mediasvc.core.digests import Digests
 from mediasvc.core.errors import MediasvcError, StoreFault
 from mediasvc.store.budget import ByteBudget
+from mediasvc.store.part_memory import Part, PartMemory
 from mediasvc.store.parts import PartPlan, too_large
 from mediasvc.store.s3_client import S3Client, StoreAway, StoreRefused
 from mediasvc.store.threads import ended, in_thread
@@ -18,26 +19,6 @@ UNDO_SECONDS = 4.0
 SLICE = 256 * 1024
 OCTETS = "application/octet-stream"
 LOST = "the store acknowledged a blob and does not have all of it"
-
-
-class Part:
-    """Memory for one part; its pages cost nothing before they are written to."""
-
-    def __init__(self, room: int) -> None:
-        self._memory = memoryview(bytearray(room))
-        self.room = room
-        self.length = 0
-
-    def add(self, data: memoryview) -> int:
-        """Copy what fits; gives how much."""
-        taken = min(len(data), self.room - self.length)
-        self._memory[self.length : self.length + taken] = data[:taken]
-        self.length += taken
-        return taken
-
-    @property
-    def bytes(self) -> memoryview:
-        return self._memory[: self.length]
 
 
 class PartBody:
@@ -80,21 +61,20 @@ class Outgoing:
     def __init__(
         self,
         client: S3Client,
-        calls: Executor,
         senders: Executor,
         budget: ByteBudget,
+        memory: PartMemory,
         blob_id: str,
         plan: PartPlan,
         digests: Digests,
     ) -> None:
-        self._client, self._calls, self._senders, self._budget = client, calls, senders, budget
+        self._client, self._senders, self._budget, self._memory = client, senders, budget, memory
         self._blob_id = blob_id
         self._plan = plan
         self._digests = digests
         self._edge = plan.edge
-        self._part = Part(plan.size(1))  # the one being filled
+        self._part = memory.take(plan.size(1))  # the one being filled
         self._filled = 0  # parts
-        self._spare: list[Part] = []  # sent, to be filled again: fresh memory costs more than hashing it
         self.size = 0
         self._upload_id: str | None = None
         self._sent = 0
@@ -117,30 +97,34 @@ class Outgoing:
             while rest := rest[self._part.add(rest) :]:
                 full.append(self._part)
                 self._filled += 1
-                self._part = self._empty_part(self._plan.size(self._filled + 1))
+                self._part = self._memory.take(self._plan.size(self._filled + 1))
         return full
-
-    def _empty_part(self, room: int) -> Part:
-        while self._spare:
-            part = self._spare.pop()
-            if part.room == room:
-                part.length = 0
-                return part
-        return Part(room)
 
     async def send(self, part: Part) -> None:
         """Begin to send the next part, once there is room for it. Raises what an earlier part failed with."""
         if self._upload_id is None:
             self._touched = True
-            answer = await self._client.ask(
-                self._calls, "create_multipart_upload", Key=self._blob_id, ContentType=OCTETS
-            )
-            self._upload_id = answer["UploadId"]
+            await self._create()
         while len(self._sending) >= AT_ONCE:
             await asyncio.wait(self._sending, return_when=asyncio.FIRST_COMPLETED)
             self.look_after_parts()
         self._sent += 1
         await self._begin("upload_part", part, UploadId=self._upload_id, PartNumber=self._sent)
+
+    async def _create(self) -> None:
+        attempts = 0
+
+        async def attempt() -> Any:
+            nonlocal attempts
+            attempts += 1
+            return await self._client.ask_once(
+                "create_multipart_upload", Key=self._blob_id, ContentType=OCTETS
+            )
+
+        answer = await self._client.insist(attempt)
+        self._upload_id = answer["UploadId"]
+        if attempts > 1:  # one whose answer was lost would lie there for a month
+            await self._client.abort_unfinished(self._blob_id, but=self._upload_id)
 
     def look_after_parts(self) -> None:
         """Raises what a part failed with."""
@@ -164,8 +148,11 @@ class Outgoing:
     async def _complete(self) -> None:
         parts = [{"PartNumber": number, "ETag": self._etags[number]} for number in sorted(self._etags)]
         try:
-            await self._call(
-                "complete_multipart_upload", UploadId=self._upload_id, MultipartUpload={"Parts": parts}
+            await self._client.ask_once(
+                "complete_multipart_upload",
+                Key=self._blob_id,
+                UploadId=self._upload_id,
+                MultipartUpload={"Parts": parts},
             )
         except StoreAway:
             # No answer is not a no: look before it is repeated.
@@ -183,7 +170,7 @@ class Outgoing:
     async def _whole(self) -> bool:
         """Whether the store has a blob of our size. Its ETag is not asked: RGW 16 sends none for Complete."""
         try:
-            answer = await self._call("head_object")
+            answer = await self._client.ask_once("head_object", Key=self._blob_id)
         except StoreRefused as refusal:
             if refusal.missing:
                 return False
@@ -200,7 +187,7 @@ class Outgoing:
 
     def _part_over(self, part: Part) -> None:
         self._budget.give_back(part.length)
-        self._spare.append(part)
+        self._memory.give_back(part)
 
     async def _send_bytes(self, operation: str, body: PartBody, parameters: dict[str, Any]) -> None:
         async def attempt() -> Any:
@@ -217,12 +204,6 @@ class Outgoing:
         while self._sending:
             await asyncio.wait(self._sending, return_when=asyncio.FIRST_COMPLETED)
             self.look_after_parts()
-
-    async def _call(self, operation: str, **parameters: Any) -> Any:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._calls, lambda: self._client.call(operation, Key=self._blob_id, **parameters)
-        )
 
     async def undo(self, discard: Callable[[str], Awaitable[None]]) -> None:
         """Stop sending and leave nothing in the store, as far as it answers within 4 s; a sweep does the rest."""

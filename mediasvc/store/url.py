@@ -66,15 +66,18 @@ def parse_s3_url(text: str) -> S3Url:
 def _endpoint(name: str, value: str | None) -> str | None:
     if value is None:
         return None
+    article = "an" if name == "endpoint" else "a"
     try:
         url = urlsplit(value)
         port = url.port  # raises ValueError where it is no port
     except ValueError:
         url, port = urlsplit(""), None
     if url.scheme not in ("http", "https") or not url.hostname or port == 0 or "@" in url.netloc:
-        raise _refused(f"needs an {name} of the form http://HOST:PORT or https://HOST")
+        raise _refused(f"needs {article} {name} of the form http://HOST:PORT or https://HOST")
     if url.path not in ("", "/") or url.query or url.fragment:
-        raise _refused(f"has an {name} with more than a host and a port: write {url.scheme}://{url.netloc}")
+        raise _refused(
+            f"has {article} {name} with more than a host and a port: write {url.scheme}://{url.netloc}"
+        )
     return f"{url.scheme}://{url.netloc}"
 
 

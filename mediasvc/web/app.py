@@ -3,7 +3,6 @@
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from starlette.types import ASGIApp
 
 from mediasvc.bootstrap import House
@@ -15,9 +14,9 @@ from mediasvc.web.docs import add_docs
 from mediasvc.web.download import Downloads
 from mediasvc.web.middleware import Admitted, Drained, HeadAsGet, Problems
 from mediasvc.web.observe import Observed
+from mediasvc.web.openapi import describe
 from mediasvc.web.proxy import Proxied
 from mediasvc.web.routes import assets, buckets, documented, forms, keys, named, operations
-from mediasvc.web.schemas import Problem
 
 DESCRIPTION = """Durable uploads, thumbnails in the background, downloads at the speed of the disk.
 
@@ -44,21 +43,7 @@ def make_api(desk: Desk) -> FastAPI:
 
     def openapi() -> dict[str, Any]:
         if not app.openapi_schema:
-            schema = get_openapi(
-                title=app.title,
-                version="1",
-                description=DESCRIPTION,
-                routes=app.routes,
-                openapi_version="3.1.0",
-            )
-            components = schema.setdefault("components", {})
-            components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
-            components["securitySchemes"] = {
-                "key": {"type": "http", "scheme": "bearer"},
-                "basic": {"type": "http", "scheme": "basic"},
-            }
-            schema["security"] = [{"key": []}, {"basic": []}]
-            app.openapi_schema = schema
+            app.openapi_schema = describe(app, DESCRIPTION)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]

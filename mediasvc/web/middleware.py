@@ -150,6 +150,8 @@ class Admitted:
         scope["state"]["caller"] = caller
         if caller.anonymous and _needs_key(scope):
             raise Unauthorised("send an API key: Authorization: Bearer msk_…, or curl -u :msk_…")
+        if not caller.anonymous:
+            send = _private(send)
         limit = self._max_upload_size if _is_upload(scope) else JSON_LIMIT
         if limit is not None:
             declared = _declared_length(scope)
@@ -158,6 +160,19 @@ class Admitted:
             elif declared > limit:
                 raise _too_large(limit)
         await self._app(scope, receive, send)
+
+
+def _private(send: Send) -> Send:
+    """What a key authorised is for its bearer alone, and asked for again each time."""
+
+    async def private_send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = message.setdefault("headers", [])
+            if not any(name == b"cache-control" for name, _ in headers):
+                message["headers"] = [*headers, (b"cache-control", b"private, no-cache")]
+        await send(message)
+
+    return private_send
 
 
 def _is_upload(scope: Scope) -> bool:

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _PAIR = re.compile(r'\s*([A-Za-z]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;,"\s]*)\s*')
-_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)*")
+_PREFIX = re.compile(r"(?:/(?!\.\.?(?:/|\Z))[A-Za-z0-9._~-]+)*")
 
 
 class Proxied:
@@ -25,7 +25,7 @@ class Proxied:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = scope.get("client")
         if scope["type"] == "http" and self._trusted and client and self._is_trusted(client[0]):
-            scope = self._seen_through(scope)
+            scope.update(self._seen_through(scope))  # in place: the access log names the real client too
         await self._app(scope, receive, send)
 
     def _is_trusted(self, address: str) -> bool:
@@ -36,6 +36,7 @@ class Proxied:
         return any(ip in network for network in self._trusted if network.version == ip.version)
 
     def _seen_through(self, scope: Scope) -> Scope:
+        """What changes."""
         values: dict[bytes, list[str]] = {}
         for name, value in scope["headers"]:
             if name == b"forwarded" or name.startswith(b"x-forwarded-"):
@@ -48,7 +49,7 @@ class Proxied:
         host = last.get("host") or _last(told.get(b"x-forwarded-host", ""))
         prefix = _last(told.get(b"x-forwarded-prefix", "")).rstrip("/")
 
-        changed: dict[str, object] = {}
+        changed: Scope = {}
         for address in reversed([_bare(address) for address in addresses]):
             changed["client"] = (address, 0)
             if not self._is_trusted(address):
@@ -60,7 +61,7 @@ class Proxied:
             changed["headers"] = [(b"host", host.encode("latin-1")), *others]
         if prefix and _PREFIX.fullmatch(prefix):
             scope["state"]["prefix"] = prefix
-        return {**scope, **changed}
+        return changed
 
 
 def _split(text: str) -> list[str]:

@@ -200,7 +200,6 @@ def test_scripts_may_read_every_answer(api: httpx.Client) -> None:
 
 MALFORMED = {
     "raw bytes in the target": b"GET /b/media/\xff HTTP/1.1\r\nHost: x\r\n\r\n",
-    "no version": b"GET /\r\n\r\n",
     "noise": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
     "bare line feed in a header": b"GET /healthz HTTP/1.1\r\nHost: x\nX: y\r\n\r\n",
     "space before the colon": b"POST /v1/keys HTTP/1.1\r\nHost: x\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
@@ -222,9 +221,8 @@ SMUGGLED = b"GET /v1/smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
 
 @pytest.mark.parametrize("raw", MALFORMED.values(), ids=MALFORMED)
 def test_what_is_ambiguous_is_refused_and_closed(server: Server, raw: bytes) -> None:
-    answers = wire.refused(server.url, raw + SMUGGLED)
-    assert all(b" 404 " not in answer and b" 200 " not in answer for answer in answers)
-    assert len(answers) <= 1
+    answers = wire.statuses(server.url, raw + SMUGGLED)
+    assert answers in ([], [400], [401])
     assert "/v1/smuggled" not in server.logged()
     assert httpx.get(server.url + "/healthz").status_code == 200
 
@@ -246,13 +244,13 @@ def test_noise_after_a_request_does_not_get_into_its_answer(server: Server, api:
 
 def test_requests_in_a_row_are_answered_in_a_row(server: Server) -> None:
     last = wire.head("GET", "/nothing", {"Connection": "close"})
-    answers = wire.refused(server.url, wire.head("GET", "/healthz", {}) * 3 + last)
-    assert [answer.split()[1] for answer in answers] == [b"200", b"200", b"200", b"404"]
+    answers = wire.statuses(server.url, wire.head("GET", "/healthz", {}) * 3 + last)
+    assert answers == [200, 200, 200, 404]
 
 
 @pytest.mark.parametrize("size", [70_000, 1 << 20])
 def test_a_huge_head_is_refused(server: Server, size: int) -> None:
-    answers = wire.refused(
+    answers = wire.statuses(
         server.url, wire.head("GET", "/healthz", {"X-Big": "x" * size, "Connection": "close"})
     )
     assert len(answers) <= 1

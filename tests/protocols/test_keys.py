@@ -222,6 +222,13 @@ def test_an_invisible_key_answers_as_an_absent_one(world: World, kind: str, meth
     assert all(answer == answers[0] for answer in answers)
 
 
+def test_a_foreign_bucket_is_404_even_without_the_scope(world: World) -> None:
+    secret = world.api.post("/v1/keys", json={"scopes": ["metrics:read"], "bucket": "other"}).json()["secret"]
+    with world.server.client(secret) as client:
+        for name in ("put", "get", "delete", "form", "list", "asset", "patch asset", "timeline", "bucket"):
+            assert world.ask(ROUTES[name], client).status_code == 404, name
+
+
 def test_basic_and_bearer_are_the_same(server: Server) -> None:
     for headers in (
         {"Authorization": f"Bearer {server.admin_key}"},

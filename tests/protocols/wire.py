@@ -1,6 +1,7 @@
 """HTTP by hand: what well-behaved libraries do not do, and how many bytes it takes."""
 
 import http.client
+import re
 import select
 import socket
 import time
@@ -48,12 +49,12 @@ def exchange(url: str, raw: bytes, method: str = "GET") -> Answer:
         return read_answer(connection, method)
 
 
-def refused(url: str, raw: bytes) -> list[bytes]:
-    """Send bytes as they are; the status lines of all answers until the server closes."""
+def statuses(url: str, raw: bytes) -> list[int]:
+    """Send bytes as they are; the statuses of all answers until the server closes."""
     with connect(url) as connection:
         connection.sendall(raw)
         received = read_to_end(connection)
-    return [line for line in received.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", received)]
 
 
 def read_to_end(connection: socket.socket) -> bytes:

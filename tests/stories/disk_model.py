@@ -57,8 +57,8 @@ class Step:
 
 
 def steps(trace: Path, within: Path) -> list[Step]:
-    """Every step below the folder `within`, and the heads of the HTTP answers as steps named `answer`."""
-    ours, answer = _hex(str(within)), _hex("HTTP/1.1 ")
+    """Every step on the folder `within`, below it, or on its parent, and HTTP answers as steps named `answer`."""
+    ours, answer = _hex(str(within.parent)), _hex("HTTP/1.1 ")
     open_calls: dict[tuple[str, str], tuple[int, str]] = {}
     found = []
     with trace.open(encoding="latin-1") as lines:
@@ -92,7 +92,7 @@ def _hex(text: str) -> str:
 
 
 def _below(path: str, folder: str) -> bool:
-    return f"{path}/".startswith(f"{folder}/")
+    return f"{path}/".startswith(f"{folder}/") or path == folder.rpartition("/")[0]
 
 
 def _plain(escaped: str) -> bytes:

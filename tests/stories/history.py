@@ -6,7 +6,7 @@ import re
 import struct
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from mediasvc.ingest.fsck import Fsck
 from mediasvc.ingest.sweep import sweep
 from mediasvc.settings import Settings
 from tests.servers import Server
-from tests.stories.disk_model import Step, steps, tracing
+from tests.stories.disk_model import Disk, Step, steps, tracing
 
 
 def picture() -> bytes:
@@ -57,6 +57,20 @@ class History:
             request_id = match[1].decode()
             return self.answers.index(request_id) if request_id in self.answers else None
         return None
+
+    def moments(self, disk: Disk) -> Iterator[tuple[Step, int | None]]:
+        """Every step that matters, right after it was made, and which answer of ours was sent last by then."""
+        last: int | None = None
+        for step in disk.play():
+            answered = self.answered(step)
+            last = last if answered is None else answered
+            yield step, last
+
+    def known(self, last: int | None) -> tuple[State | None, State | None]:
+        """What was acknowledged by then, and what the request under way may make of it."""
+        if last is None:
+            return None, None
+        return self.states[last], self.states[min(last + 1, len(self.states) - 1)]
 
 
 def live(folder: Path) -> History:

@@ -1,38 +1,57 @@
 """The power fails: what was acknowledged is on the disk, judged by the system calls and not by luck."""
 
+import random
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests.stories.disk_model import Disk
-from tests.stories.history import History, State, judge
-
-
-def moments(history: History, disk: Disk) -> Iterator[tuple[int | None, bool]]:
-    """After each step that matters: which answer was sent last, and whether this step sends one."""
-    last: int | None = None
-    for step in disk.play():
-        answered = history.answered(step)
-        if answered is not None:
-            last = answered
-        yield last, answered is not None
-
-
-def known(history: History, last: int | None) -> tuple[State | None, State | None]:
-    """What was acknowledged by then, and what the request under way may make of it."""
-    if last is None:
-        return None, None
-    return history.states[last], history.states[min(last + 1, len(history.states) - 1)]
+from tests.stories.history import History, judge
 
 
 def test_a_power_cut_at_the_moment_of_an_acknowledgement_loses_nothing(
     history: History, tmp_path: Path
 ) -> None:
     disk, cuts = Disk(history.root, history.steps), 0
-    for last, answers in moments(history, disk):
-        if answers:
+    for step, last in history.moments(disk):
+        if history.answered(step) is not None:
             cuts += 1
             disk.after_a_power_cut(tmp_path / "cut")
-            judge(tmp_path / "cut" / "data", *known(history, last))
+            judge(tmp_path / "cut" / "data", *history.known(last))
             shutil.rmtree(tmp_path / "cut")
     assert cuts == len(history.answers)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_power_cut_at_any_moment_may_keep_some_of_what_was_not_synced(
+    history: History, tmp_path: Path, seed: int
+) -> None:
+    draw = random.Random(seed)  # noqa: S311 - chooses moments and pages
+    disk = Disk(history.root, history.steps)
+    for _, last in history.moments(disk):
+        if draw.random() < 0.02:
+            disk.torn(tmp_path / "cut", draw)
+            judge(tmp_path / "cut" / "data", *history.known(last))
+            shutil.rmtree(tmp_path / "cut")
+
+
+@pytest.mark.parametrize(
+    "unsynced", ["catalogue.db-wal", "/incoming/"], ids=["the catalogue's log", "the blobs"]
+)
+def test_the_judge_would_notice_a_sync_that_is_missing(
+    history: History, tmp_path: Path, unsynced: str
+) -> None:
+    trace = [
+        step
+        for step in history.steps
+        if not (step.call in ("fsync", "fdatasync") and unsynced in step.paths[0])
+    ]
+    disk, noticed = Disk(history.root, trace), False
+    for step, last in history.moments(disk):
+        if history.answered(step) == 3:
+            disk.after_a_power_cut(tmp_path / "cut")
+            with pytest.raises(AssertionError):
+                judge(tmp_path / "cut" / "data", *history.known(last))
+            noticed = True
+    assert noticed

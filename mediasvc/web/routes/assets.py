@@ -14,6 +14,7 @@ from mediasvc.core.ids import well_formed
 from mediasvc.core.keys import normalise_key, normalise_prefix
 from mediasvc.web.cursor import decode_cursor, encode_cursor
 from mediasvc.web.deps import BaseDep, CallerDep, Desk, DeskDep, require
+from mediasvc.web.openapi import OPEN_IN_PUBLIC
 from mediasvc.web.problems import problems
 from mediasvc.web.schemas import (
     AssetList,
@@ -110,6 +111,7 @@ async def _presence(desk: Desk, caller: Caller, item: CheckItem) -> Presence:
     "/{asset_id}",
     response_model=AssetOut,
     summary="One asset; in a public bucket without a key",
+    openapi_extra=OPEN_IN_PUBLIC,
     responses=problems(401, 403, 404),
 )
 async def get_asset(asset_id: str, caller: CallerDep, desk: DeskDep, base: BaseDep) -> AssetOut:

@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Response
 
 from mediasvc.core.errors import NotFound
+from mediasvc.web.openapi import OPEN_IN_PUBLIC
 from mediasvc.web.paths import BY_ID, NAMED, RENDITION
 from mediasvc.web.problems import problems
 
@@ -11,7 +12,7 @@ _BYTES = {
     200: {"description": "The bytes", "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}},
     206: {"description": "The ranges asked for"},
     304: {"description": "Not modified"},
-    **problems(401, 403, 404, 412, 416),
+    **problems(400, 401, 403, 404, 412, 416),
 }
 
 
@@ -32,4 +33,5 @@ for path, summary in {
         response_class=Response,
         responses=_BYTES,  # type: ignore[arg-type]
         operation_id="get_" + path[1],
+        openapi_extra=OPEN_IN_PUBLIC,
     )

@@ -140,7 +140,7 @@ class _Delivery:
     response_model=UploadedOut,
     responses={
         207: {"model": PartlyUploadedOut, "description": "Some files were stored, some refused"},
-        **problems(400, 401, 403, 404, 413, 415, 507),
+        **problems(400, 401, 403, 404, 409, 413, 415, 507),
     },
     openapi_extra=_FORM_BODY,
 )
@@ -153,9 +153,9 @@ async def upload_form(
     bucket: str | None = Query(None, description="instead of the field"),
     prefix: str | None = Query(None, description="instead of the field"),
 ) -> JSONResponse:
-    require(caller, "assets:write")
     if bucket is not None:
         await desk.house.doorkeeper.bucket_for_writing(caller, check_bucket_name(bucket))
+    require(caller, "assets:write")
     form = Form(request)
     delivery = _Delivery(desk, caller, Said.by(request), bucket or "media", normalise_prefix(prefix or ""))
     try:

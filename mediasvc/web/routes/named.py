@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 
 from mediasvc.catalogue.interface import Gone
 from mediasvc.core.conditions import check_write
-from mediasvc.core.errors import BadKey
+from mediasvc.core.errors import BadKey, BadRequest
 from mediasvc.core.filenames import safe_name
 from mediasvc.core.ids import new_ulid
 from mediasvc.core.keys import decode_path, normalise_key
@@ -41,6 +41,8 @@ async def _admit_named(request: Request, caller: CallerDep, desk: DeskDep) -> Ad
     """Solved before the first body byte, because the routes below take no body parameter."""
     bucket, key = named_asset(request)
     said, headers = Said.by(request), request.headers
+    if "content-range" in headers:  # RFC 9110, section 14.5: a part must not be taken for the whole
+        raise BadRequest("a part of an asset cannot be PUT: send all of it, without Content-Range")
     wanted = Wanted(
         bucket=bucket,
         key=key,
@@ -131,7 +133,7 @@ async def put_named(
     NAMED,
     summary="Delete the asset under a key",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=problems(401, 403, 404, 412),
+    responses=problems(400, 401, 403, 404, 412),
 )
 async def delete_named(request: Request, caller: CallerDep, desk: DeskDep, bell: BackgroundTasks) -> Response:
     bucket, key = named_asset(request)

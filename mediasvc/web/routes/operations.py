@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from mediasvc import metrics
 from mediasvc.core.errors import MediasvcError
 from mediasvc.web.deps import CallerDep, DeskDep, require
+from mediasvc.web.openapi import OPEN
 from mediasvc.web.problems import problems
 
 router = APIRouter(tags=["operations"])
@@ -27,7 +28,7 @@ class Readiness(BaseModel):
     dispatcher: str
 
 
-@router.get("/healthz", response_model=Health, summary="The process is alive")
+@router.get("/healthz", response_model=Health, summary="The process is alive", openapi_extra=OPEN)
 async def healthz() -> Health:
     return Health(status="ok")
 
@@ -37,6 +38,7 @@ async def healthz() -> Health:
     response_model=Readiness,
     summary="Store, catalogue and dispatcher can do their work",
     responses={503: {"model": Readiness, "description": "Something is away"}},
+    openapi_extra=OPEN,
 )
 async def readyz(desk: DeskDep) -> JSONResponse:
     store, catalogue = await asyncio.gather(

@@ -1,0 +1,327 @@
+"""Disks that fill up or fail, catalogues that are locked, clients that go away, servers that are told to stop."""
+
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.protocols.wire import connect, head
+from tests.servers import COMMAND, Server, running
+from tests.stories.conftest import need
+from tests.stories.history import picture
+
+MIB = 1 << 20
+
+
+def leftovers(server: Server, blobs: Path | None = None) -> list[str]:
+    """Parts and open intents: what an upload that failed might leave behind."""
+    parts = [path.name for path in ((blobs or server.data_dir / "blobs") / "incoming").iterdir()]
+    with contextlib.closing(sqlite3.connect(server.data_dir / "catalogue.db")) as catalogue:
+        return parts + [row[0] for row in catalogue.execute("SELECT blob_id FROM intent")]
+
+
+def soon_clean(server: Server, blobs: Path | None = None) -> None:
+    """Without any help of a sweep nothing is left behind, and rows and bytes agree."""
+    deadline = time.monotonic() + 10
+    while (left := leftovers(server, blobs)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert left == []
+    checked = server.run("fsck", "--deep", "--json")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@contextlib.contextmanager
+def small_disk(path: Path, mebibytes: int) -> Iterator[Path]:
+    """A file system of its own, in memory."""
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs", str(path)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        reason = "mounting a small file system takes root"
+        pytest.fail(reason) if os.environ.get("CI") and not os.geteuid() else pytest.skip(reason)
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
+
+
+def test_a_full_disk_is_told_and_costs_nobody_else_anything(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 6) as disk:
+        with (
+            running(tmp_path / "data", MEDIASVC_STORE_URL=f"file:{disk}/blobs") as server,
+            server.client() as client,
+        ):
+            assert client.put("/b/media/small", content=b"before").status_code == 201
+            stop, statuses = threading.Event(), set()
+
+            def others() -> None:
+                while not stop.is_set():
+                    statuses.add(httpx.get(server.url + "/b/media/small", headers=server.headers).status_code)
+
+            meanwhile = threading.Thread(target=others)
+            meanwhile.start()
+            for answer in (
+                client.put("/b/media/large", content=os.urandom(9 * MIB)),
+                client.post("/v1/assets", files={"file": ("large", os.urandom(9 * MIB))}),
+            ):
+                assert (answer.status_code, answer.json()["code"]) == (507, "store_full")
+                assert str(disk) not in answer.text
+                assert client.put("/b/media/small", content=b"after").status_code == 200
+            stop.set()
+            meanwhile.join()
+            assert statuses == {200}
+            assert client.get("/b/media/large").status_code == 404
+            soon_clean(server, disk / "blobs")
+
+
+def test_a_full_disk_under_the_catalogue_is_told_and_forgotten(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 12) as disk:
+        env = {"MEDIASVC_STORE_URL": f"file:{tmp_path}/blobs"}
+        with running(disk / "data", **env) as server, server.client() as client:
+            assert client.put("/b/media/kept", content=b"kept").status_code == 201
+            with contextlib.suppress(OSError), (disk / "ballast").open("wb", buffering=0) as ballast:
+                while True:
+                    ballast.write(bytes(4096))
+            refused = None
+            for number in range(200):
+                answer = client.put(f"/b/media/{number}", content=b"x", headers={"X-Tags": "t" * 200})
+                if answer.status_code != 201:
+                    refused = answer
+                    break
+            assert refused is not None
+            assert refused.status_code in (503, 507), refused.text
+            assert client.get("/b/media/kept").content == b"kept"
+            (disk / "ballast").unlink()
+            assert client.put("/b/media/picture", content=picture()).status_code == 201
+            deadline = time.monotonic() + 20  # the dispatcher, too, has got over it
+            while not (found := client.get("/v1/assets?bucket=media&prefix=picture").json()["assets"][0])[
+                "renditions"
+            ]:
+                assert time.monotonic() < deadline, found
+                time.sleep(0.05)
+            soon_clean(server, tmp_path / "blobs")
+
+
+@contextlib.contextmanager
+def failing(server: Server, call: str, *which: str, when: str = "1+") -> Iterator[None]:
+    """System calls of the running server answer EIO while the block lasts."""
+    inject = ["-e", f"trace={call}", "-e", f"inject={call}:error=EIO:when={when}"]
+    which = which or ("-f", "-p", str(server.pid))
+    tracer = subprocess.Popen(["strace", "-qq", "-o", "/dev/null", *inject, *which])
+    attached = Path(f"/proc/{which[-1]}/status")
+    deadline = time.monotonic() + 10
+    while "TracerPid:\t0\n" in attached.read_text() or not _all_traced(which):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    try:
+        yield
+    finally:
+        tracer.send_signal(signal.SIGINT)
+        tracer.wait(10)
+
+
+def _all_traced(which: tuple[str, ...]) -> bool:
+    threads = Path(f"/proc/{which[-1]}/task").glob("*/status") if "-f" in which else ()
+    return not any("TracerPid:\t0\n" in path.read_text() for path in threads)
+
+
+def writing_thread(server: Server, client: httpx.Client, trace: Path) -> str:
+    """The thread that syncs blobs: uploads one after the other are all written by the same."""
+    watch = ["strace", "-qq", "-f", "-y", "-o", str(trace), "-e", "trace=fdatasync", "-p", str(server.pid)]
+    tracer = subprocess.Popen(watch)
+    while not _all_traced(("-f", "-p", str(server.pid))):
+        time.sleep(0.01)
+    for _ in range(3):
+        client.put("/b/media/probe", content=b"probe")
+    tracer.send_signal(signal.SIGINT)
+    tracer.wait(10)
+    (thread,) = {line.split()[0] for line in trace.read_text().splitlines() if "/incoming/" in line}
+    return thread
+
+
+@pytest.mark.parametrize("call", ["openat", "writev", "fdatasync", "rename", "fsync"])
+def test_a_disk_that_fails_is_told_and_nothing_is_kept(tmp_path: Path, call: str) -> None:
+    need("strace")
+    with running(tmp_path / "data", MEDIASVC_SWEEP_INTERVAL="1") as server, server.client() as client:
+        client.put("/b/media/kept", content=b"kept")
+        thread = writing_thread(server, client, tmp_path / "trace")
+        which = ("-f", "-p", str(server.pid)) if call == "fsync" else ("-p", thread)
+        with failing(server, call, *which):
+            for answer in (
+                client.put("/b/media/lost", content=b"lost" * 1000),
+                client.put("/b/media/kept", content=b"replaced" * 1000),
+                client.post("/v1/assets", files={"file": ("lost", b"lost" * 1000)}),
+            ):
+                assert (answer.status_code, answer.json()["code"]) == (503, "store_fault"), answer.text
+                assert "Retry-After" in answer.headers
+                assert str(tmp_path) not in answer.text
+            assert client.get("/b/media/lost").status_code == 404
+            assert client.get("/b/media/kept").content == b"kept"
+        assert client.put("/b/media/lost", content=b"found").status_code == 201
+        soon_clean(server)
+
+
+@pytest.mark.parametrize("nth", [1, 2], ids=["before the bytes", "at the last commit"])
+def test_a_catalogue_that_fails_to_sync_acknowledges_nothing_until_restarted(
+    tmp_path: Path, nth: int
+) -> None:
+    need("strace")
+    server = Server(tmp_path / "data").start()
+    with server.client() as client:
+        client.put("/b/media/kept", content=b"kept")
+        with failing(
+            server,
+            "fdatasync",
+            "-f",
+            "-P",
+            str(server.data_dir / "catalogue.db-wal"),
+            "-p",
+            str(server.pid),
+            when=f"{nth}+",
+        ):
+            answer = client.put("/b/media/unsure", content=b"unsure")
+            assert answer.status_code == 503, answer.text
+        assert client.get("/b/media/kept").content == b"kept"
+        assert client.get("/readyz").status_code == 503
+        # The kernel tells of a failed write once only: that a later sync succeeds proves nothing.
+        assert client.put("/b/media/later", content=b"later").status_code == 503
+    assert server.stop() == 0
+    with server.start().client() as client:
+        assert client.get("/b/media/unsure").status_code in (404, 200)
+        assert client.put("/b/media/later", content=b"later").status_code == 201
+        server.run("sweep")
+        soon_clean(server)
+    assert server.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose sweep does not come round while a test lasts."""
+    with running(tmp_path_factory.mktemp("patient") / "data") as server:
+        yield server
+
+
+@pytest.mark.parametrize("percent", [10, 50, 99])
+@pytest.mark.parametrize("way", ["length", "chunked", "form"])
+def test_a_client_that_goes_away_leaves_nothing(patient: Server, way: str, percent: int) -> None:
+    size = 3 * MIB
+    before = sorted((patient.data_dir / "blobs").glob("??/??/*"))
+    body = os.urandom(size)
+    method, target, headers = "PUT", f"/b/media/{way}-{percent}", dict(patient.headers)
+    if way == "form":
+        start = b'--x\r\nContent-Disposition: form-data; name="file"; filename="%b"\r\n\r\n'
+        body = start % b"whole" + b"1" * 5000 + b"\r\n" + start % b"half" + body + b"\r\n--x--\r\n"
+        method, target, headers["Content-Type"] = "POST", "/v1/assets", "multipart/form-data; boundary=x"
+    sent = body[: len(body) * percent // 100]
+    if way == "chunked":
+        headers["Transfer-Encoding"] = "chunked"
+        sent = b"%x\r\n%b" % (len(body), sent)
+    else:
+        headers["Content-Length"] = str(len(body))
+    with connect(patient.url) as connection:
+        connection.sendall(head(method, target, headers) + sent)
+        time.sleep(0.05)
+    soon_clean(patient)
+    assert sorted((patient.data_dir / "blobs").glob("??/??/*")) == before
+    with patient.client() as client:
+        assert client.get("/v1/assets?bucket=media").json()["assets"] == []
+
+
+def test_a_locked_catalogue_is_waited_for_and_then_said_to_be_away(patient: Server) -> None:
+    with (
+        contextlib.closing(sqlite3.connect(patient.data_dir / "catalogue.db", isolation_level=None)) as other,
+        patient.client() as client,
+    ):
+        for seconds, status in ((2.0, 201), (12.5, 503)):
+            other.execute("BEGIN IMMEDIATE")
+            release = threading.Timer(seconds, lambda: None)
+            release.start()
+            answers: list[httpx.Response] = []
+
+            def upload(into: list[httpx.Response] = answers) -> None:
+                with patient.client() as another:
+                    into.append(another.put("/b/media/waits", content=b"waits"))
+
+            waiting = threading.Thread(target=upload)
+            waiting.start()
+            while release.is_alive():
+                assert client.get("/b/media/nothing").status_code == 404  # reading waits for nobody
+                time.sleep(0.1)
+            other.execute("ROLLBACK")
+            waiting.join()
+            (answer,) = answers
+            assert answer.status_code == status, answer.text
+            client.delete("/b/media/waits")
+        assert answer.json()["code"] == "catalogue_unavailable"
+        assert "Retry-After" in answer.headers
+        assert client.put("/b/media/waits", content=b"waits").status_code == 201
+        client.delete("/b/media/waits")
+
+
+def test_of_two_servers_that_race_for_a_data_directory_one_serves(tmp_path: Path) -> None:
+    command = [*COMMAND, "serve", "--data-dir", str(tmp_path / "data"), "--port", "0"]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MEDIASVC_")}
+    both = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+        for _ in range(2)
+    ]
+    deadline = time.monotonic() + 30
+    while all(process.poll() is None for process in both) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    (refused,) = [process for process in both if process.poll() is not None]
+    (serving,) = [process for process in both if process is not refused]
+    _, said = refused.communicate()
+    assert refused.returncode == 7
+    assert f"process id {serving.pid}" in said
+    serving.send_signal(signal.SIGTERM)
+    greeting, _ = serving.communicate(timeout=30)
+    assert serving.returncode == 0
+    assert "mediasvc listens on" in greeting
+
+
+def test_a_server_told_to_stop_under_load_loses_nothing_acknowledged(tmp_path: Path) -> None:
+    server, acknowledged = Server(tmp_path / "data").start(), {}
+    key = server.admin_key
+
+    def load(number: int) -> None:
+        with contextlib.suppress(httpx.TransportError), server.client(key) as client:
+            for turn in range(100_000):
+                content = os.urandom(50_000)
+                answer = client.put(f"/b/media/{number}/{turn}", content=content)
+                if answer.status_code == 503:
+                    return
+                assert answer.status_code == 201, answer.text
+                acknowledged[f"{number}/{turn}"] = content
+
+    threads = [threading.Thread(target=load, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    # One that will never end: it is cut after a while, and leaves nothing.
+    stalled = connect(server.url)
+    stalled.sendall(
+        head("PUT", "/b/media/stalled", server.headers | {"Content-Length": str(MIB)}) + bytes(4000)
+    )
+    time.sleep(1)
+    began = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - began < 30
+    stalled.close()
+    for thread in threads:
+        thread.join()
+    assert acknowledged
+    clean = server.run("fsck", "--deep", "--json")  # no sweep in between
+    assert clean.returncode == 0, clean.stdout
+    assert leftovers(server) == []
+    assert list((server.data_dir / "runs").iterdir()) == []
+    with server.start().client() as client:
+        for name, content in acknowledged.items():
+            assert client.get(f"/b/media/{name}").content == content
+        assert client.get("/b/media/stalled").status_code == 404
+    assert server.stop() == 0
