@@ -195,16 +195,20 @@ async def _ensure_admin_key(records: Records) -> None:
         return
     secret = new_key_secret()
     temporary = path.with_suffix(".new")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "w", encoding="ascii") as file:
-        file.write(secret + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    _write_secret(temporary, secret)
     # The row first: a file that is there always holds a key that works.
     async with catalogue.transaction() as tx:
         await tx.add_key(make_key(secret, name="admin", scopes=ADMIN_SCOPES, now=now))
     temporary.rename(path)
+
+
+def _write_secret(path: Path, secret: str) -> None:
+    """For the owner's eyes alone, and on disk when this returns."""
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        file.write(secret + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def sha256_of(secret: str) -> str:

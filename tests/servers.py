@@ -97,7 +97,7 @@ class Server:
         self.log.close()
         self._process = None
 
-    def run(self, *arguments: str, env: Mapping[str, str] = {}) -> subprocess.CompletedProcess[str]:  # noqa: B006
+    def run(self, *arguments: str, env: Mapping[str, str] = {}) -> subprocess.CompletedProcess[str]:
         """Another command on the same data directory: `run("fsck", "--json")`."""
         return subprocess.run(
             [*COMMAND, *arguments],

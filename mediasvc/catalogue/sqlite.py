@@ -21,6 +21,7 @@ from mediasvc.catalogue.outbox import CoreOutbox
 from mediasvc.catalogue.reads import CoreReads
 from mediasvc.catalogue.schema import bring_up_to_date
 from mediasvc.catalogue.sqlite_connections import (
+    PATIENCE,
     Prepared,
     SqliteReader,
     SqliteWriter,
@@ -108,12 +109,18 @@ class SqliteCatalogue(CoreReads):
         A cancellation that comes while the commit is under way waits until that has ended, and strikes at
         the caller's next step: its bytes must not be thrown away while the row that names them stays.
         """
-        await self._turn.acquire()
+        # One patience for both waits: else each in the queue would wait for a lock as long as all before it.
+        deadline = time.monotonic() + PATIENCE
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._turn.acquire()
+        except TimeoutError as error:
+            raise CatalogueUnavailable("the catalogue is busy, or locked by another process") from error
         try:
             with telling():
                 self._log.check()
                 try:
-                    await self._writer.begin()
+                    await self._writer.begin(deadline)
                     yield self._writer
                 except BaseException:
                     await settled(asyncio.ensure_future(self._writer.rollback()))

@@ -107,9 +107,8 @@ class SqliteWriter:
         self._engine = _engine(partial(connect, path), StaticPool)
         self._opened: sa.Connection | None = None
 
-    async def begin(self) -> None:
+    async def begin(self, deadline: float) -> None:
         """Wait for other processes here, not in the thread: a caller that gives up goes at once."""
-        deadline = time.monotonic() + PATIENCE
         pause = 0.001
         while True:
             try:

@@ -37,17 +37,20 @@ class Keeper:
         `reserve` opens the intent itself where room has to be found in a quota first. Whoever gets the blob
         calls `adopt` in the transaction that gives it an owner, or else `abandon`.
         """
-        blob_id = new_blob_id()
+        blob_id, opened = new_blob_id(), False
         self.live.add(blob_id)
         try:
             async with self._catalogue.transaction() as tx:
                 intent = await reserve(tx, blob_id) if reserve else Intent(blob_id, self.run)
                 await tx.open_intent(intent)
+                opened = True  # from here on a commit may go through, whatever it reports
             digests = Digests()
             stored = await self._store.put(blob_id, body, digests, length=length)
             return Blob(blob_id, stored.size, digests.sha256, digests.crc32)
         except BaseException:
-            await self.abandon(blob_id)
+            if opened:
+                await self.abandon(blob_id)
+            self.live.discard(blob_id)
             raise
 
     async def adopt(self, tx: Transaction, blob: Blob) -> None:

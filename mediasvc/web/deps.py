@@ -29,6 +29,10 @@ class Desk:
     ring: Callable[[], None]
     healthy: Callable[[], bool]
 
+    async def ring_bell(self) -> None:
+        """For BackgroundTasks, which would call a plain function in a thread; the bell belongs to the event loop."""
+        self.ring()
+
 
 def _desk(request: Request) -> Desk:
     desk: Desk = request.app.state.desk

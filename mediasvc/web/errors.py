@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
@@ -104,7 +104,16 @@ def handlers() -> dict[Any, Any]:
             return ours(request, NotFound("there is nothing here; /docs lists what is"))
         return ours(request, BadBody("the body cannot be read as what its Content-Type says"))
 
-    return {MediasvcError: ours, RequestValidationError: invalid, HTTPException: http}
+    def gone(request: Request, error: ClientDisconnect) -> Response:
+        """Who only stopped sending can still read this."""
+        return ours(request, BadBody("the connection broke before the body was complete"))
+
+    return {
+        MediasvcError: ours,
+        RequestValidationError: invalid,
+        HTTPException: http,
+        ClientDisconnect: gone,
+    }
 
 
 def translate_validation(error: RequestValidationError) -> MediasvcError:

@@ -6,15 +6,14 @@ One `BaseHTTPMiddleware` would cost more per request than all the rest of the fr
 import asyncio
 import contextlib
 
-from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mediasvc.core.errors import BadBody, MediasvcError, TooLarge, Unauthorised
+from mediasvc.core.errors import MediasvcError, TooLarge, Unauthorised
 from mediasvc.web.caller import CallerOf
 from mediasvc.web.errors import problem, request_id_of
 
 JSON_LIMIT = 1 << 20  # bytes of a JSON body
-DRAIN_LIMIT = 1 << 20  # bytes read after a refusal, so that the client gets to see it
+DRAIN_LIMIT = 256 << 10  # bytes read after a refusal, so that the client gets to see it
 DRAIN_SECONDS = 2.0
 LINGER_SECONDS = 0.5
 _PROTECTED = ("/v1/", "/b/", "/f/", "/i/", "/u/", "/metrics")
@@ -108,11 +107,6 @@ class Problems:
             if started:
                 raise
             await problem(error, request_id_of(scope))(scope, receive, send)
-        except ClientDisconnect:
-            if started:
-                raise
-            broken = BadBody("the connection broke before the body was complete")
-            await problem(broken, request_id_of(scope))(scope, receive, send)
 
 
 class HeadAsGet:

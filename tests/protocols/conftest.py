@@ -15,13 +15,15 @@ MakeKey = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def api(each_server: Server) -> Iterator[httpx.Client]:
-    """A client that may do everything. At the end nothing lies about: neither rows nor bytes too many."""
+    """A client that may do everything. At the end nothing lies about, neither rows nor bytes too many, and
+    nothing went wrong that has no name."""
     with each_server.client() as client:
         yield client
     deadline = time.monotonic() + 20
     while (checked := each_server.run("fsck", "--json")).returncode and time.monotonic() < deadline:
         time.sleep(0.2)
     assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "request_error" not in each_server.logged()
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import os
 import secrets
 import subprocess
@@ -363,6 +364,9 @@ def test_a_body_that_breaks_leaves_nothing(each_server: Server, api: httpx.Clien
         connection.sendall(wire.head("PUT", url, each_server.headers | more) + piece)
     assert api.get(url).status_code == 404
     assert_clean_soon(each_server)
+    (line,) = logged_soon(each_server, url)
+    assert line["status"] == 400  # the client's doing, and no error of ours
+    assert "Traceback" not in each_server.logged()
 
 
 def test_a_body_shorter_than_announced_is_told(each_server: Server, api: httpx.Client) -> None:
@@ -383,6 +387,15 @@ def test_malformed_chunks_are_refused(each_server: Server, api: httpx.Client) ->
     )
     assert set(wire.statuses(each_server.url, raw)) <= {400}
     assert api.get(url).status_code == 404
+
+
+def logged_soon(server: Server, text: str) -> list[dict[str, object]]:
+    """The lines of the log about uploads to a URL, once there are some."""
+    deadline = time.monotonic() + 10
+    while not (found := [line for line in server.logged().splitlines() if text in line and '"PUT"' in line]):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return [json.loads(line) for line in found]
 
 
 def assert_clean_soon(server: Server) -> None:

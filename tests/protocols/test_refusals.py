@@ -103,8 +103,8 @@ def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     ) as server:
         with server.client() as api:
             for policy in (
-                {"name": "small", "max_asset_size": 1 << 20},
-                {"name": "quota", "quota_bytes": 1 << 20},
+                {"name": "small", "max_asset_size": 1 << 16},
+                {"name": "quota", "quota_bytes": 1 << 16},
                 {"name": "full", "quota_assets": 0},
                 {"name": "images", "allowed_types": ["image/*"]},
                 {"name": "other"},
@@ -120,8 +120,8 @@ def roomy_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running(tmp_path_factory.mktemp("roomy") / "data") as server:
         with server.client() as api:
             for policy in (
-                {"name": "small", "max_asset_size": 1 << 20},
-                {"name": "quota", "quota_bytes": 1 << 20},
+                {"name": "small", "max_asset_size": 1 << 16},
+                {"name": "quota", "quota_bytes": 1 << 16},
                 {"name": "full", "quota_assets": 0},
                 {"name": "images", "allowed_types": ["image/*"]},
                 {"name": "other"},
@@ -137,7 +137,7 @@ def keys(small_server: Server, roomy_server: Server) -> dict[tuple[str, str], st
         "reader": {"scopes": ["assets:read"]},
         "foreign": {"scopes": ["assets:write"], "bucket": "other"},
         "narrow": {"scopes": ["assets:write"], "bucket": "media", "prefix": "mine/"},
-        "light": {"scopes": ["assets:write"], "max_asset_size": 1 << 20},
+        "light": {"scopes": ["assets:write"], "max_asset_size": 1 << 16},
     }
     secrets = {}
     for server in (small_server, roomy_server):
@@ -301,5 +301,5 @@ def test_the_connection_works_again_after_a_small_refused_body(
         headers = {"Authorization": "Bearer wrong"} if status == 401 else {}
         target = "/b/small/x" if status == 413 else "/b/media/x"
         for _ in range(3):
-            assert api.put(target, content=bytes((1 << 20) + 1), headers=headers).status_code == status
+            assert api.put(target, content=bytes((1 << 16) + 1), headers=headers).status_code == status
             assert api.get("/b/media/taken").content == b"1"

@@ -48,13 +48,47 @@ def end(process: subprocess.Popen[str]) -> None:
     process.stdout.close()
 
 
+class Ending(threading.Thread):
+    """Sends SIGTERM and takes the time."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__()
+        self.server = server
+        self.code = -1
+        self.seconds = 0.0
+
+    def run(self) -> None:
+        began = time.monotonic()
+        self.code = self.server.stop()
+        self.seconds = time.monotonic() - began
+
+
 @pytest.fixture(scope="module")
 def fixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running(tmp_path_factory.mktemp("fixed") / "data", MEDIASVC_ADMIN_KEY=ADMIN_KEY) as server:
         yield server
 
 
-@pytest.mark.parametrize("folder", ["data", "with space", "quote's", 'double"$HOME'])
+@pytest.fixture(scope="module", autouse=True)
+def stopped_early(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ending]:
+    """A server told to stop while an upload and a download stand still; its last test looks how it ended."""
+    server = Server(tmp_path_factory.mktemp("ending") / "data").start()
+    with server.client() as api:
+        assert api.put("/b/public/large", content=bytes(50 << 20)).status_code == 201
+    upload, download = wire.connect(server.url), wire.connect(server.url)
+    with upload, download:
+        upload.sendall(
+            wire.head("PUT", "/b/media/never", server.headers | {"Content-Length": "3000000"}) + b"x" * 99
+        )
+        download.sendall(wire.head("GET", "/b/public/large", {}))
+        assert download.recv(1000)
+        ending = Ending(server)
+        ending.start()
+        yield ending
+        ending.join()
+
+
+@pytest.mark.parametrize("folder", ["data", 'it\'s "$HOME"'])
 def test_the_line_of_the_greeting_works_when_pasted(tmp_path: Path, folder: str) -> None:
     process, lines = greeting(tmp_path / folder)
     try:
@@ -129,18 +163,11 @@ def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
 
 REFUSED = {
     "misspelled": ({"MEDIASVC_STOER_URL": "x"}, "MEDIASVC_STORE_URL"),
-    "unknown": ({"MEDIASVC_COLOUR": "red"}, "MEDIASVC_COLOUR"),
     "nginx": ({"MEDIASVC_DELIVERY": "nginx"}, "MEDIASVC_DELIVERY"),
-    "dispatcher off": ({"MEDIASVC_DISPATCHER": "off"}, "MEDIASVC_DISPATCHER"),
-    "rate limit": ({"MEDIASVC_RATE_LIMIT": "1/second"}, "MEDIASVC_RATE_LIMIT"),
-    "receipts": ({"MEDIASVC_RECEIPTS": "127.0.0.1:1"}, "MEDIASVC_RECEIPTS"),
     "postgresql": ({"MEDIASVC_CATALOGUE_URL": "postgresql://x/y"}, "MEDIASVC_CATALOGUE_URL"),
     "short key": ({"MEDIASVC_ADMIN_KEY": "msk_short"}, "MEDIASVC_ADMIN_KEY"),
-    "no msk": ({"MEDIASVC_ADMIN_KEY": "x" * 40}, "MEDIASVC_ADMIN_KEY"),
     "bad size": ({"MEDIASVC_MAX_UPLOAD_SIZE": "lots"}, "MEDIASVC_MAX_UPLOAD_SIZE"),
-    "bad proxies": ({"MEDIASVC_TRUSTED_PROXIES": "nginx"}, "MEDIASVC_TRUSTED_PROXIES"),
     "bad store": ({"MEDIASVC_STORE_URL": "ftp://x"}, "MEDIASVC_STORE_URL"),
-    "bad public url": ({"MEDIASVC_PUBLIC_URL": "media.example"}, "MEDIASVC_PUBLIC_URL"),
 }
 
 
@@ -197,26 +224,6 @@ def test_sigterm_under_load_is_clean(tmp_path: Path) -> None:
         assert again.run("fsck", "--json").returncode == 0
 
 
-def test_sigterm_does_not_wait_for_ever(tmp_path: Path) -> None:
-    data_dir = tmp_path / "data"
-    server = Server(data_dir).start()
-    with server.client() as api:
-        assert api.put("/b/public/large", content=bytes(50 << 20)).status_code == 201
-    upload, download = wire.connect(server.url), wire.connect(server.url)
-    with upload, download:
-        upload.sendall(
-            wire.head("PUT", "/b/media/never", server.headers | {"Content-Length": "3000000"}) + b"x" * 99
-        )
-        download.sendall(wire.head("GET", "/b/public/large", {}))
-        assert download.recv(1000)
-        began = time.monotonic()
-        assert server.stop() == 0
-        assert time.monotonic() - began < 30
-    with running(data_dir) as again, again.client() as api:
-        assert api.get("/b/media/never").status_code == 404
-        assert again.run("fsck", "--json").returncode == 0
-
-
 def test_the_module_starts_like_the_command() -> None:
     for command in ([sys.executable, "-m", "mediasvc"], [str(Path(sys.executable).with_name("mediasvc"))]):
         done = subprocess.run([*command, "--help"], capture_output=True, text=True, timeout=30)
@@ -232,3 +239,12 @@ def test_the_limit_of_open_files_is_raised(server: Server) -> None:
     )
     soft, hard = line.split()[3:5]
     assert soft == hard
+
+
+def test_sigterm_does_not_wait_for_ever(stopped_early: Ending) -> None:
+    stopped_early.join()
+    assert stopped_early.code == 0
+    assert stopped_early.seconds < 30
+    with running(stopped_early.server.data_dir) as again, again.client() as api:
+        assert api.get("/b/media/never").status_code == 404
+        assert again.run("fsck", "--json").returncode == 0

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -62,8 +63,9 @@ def test_a_full_disk_is_told_and_costs_nobody_else_anything(tmp_path: Path) -> N
             stop, statuses = threading.Event(), set()
 
             def others() -> None:
-                while not stop.is_set():
-                    statuses.add(httpx.get(server.url + "/b/media/small", headers=server.headers).status_code)
+                with server.client() as another:
+                    while not stop.is_set():
+                        statuses.add(another.get("/b/media/small").status_code)
 
             meanwhile = threading.Thread(target=others)
             meanwhile.start()
@@ -91,7 +93,7 @@ def test_a_full_disk_under_the_catalogue_is_told_and_forgotten(tmp_path: Path) -
                     ballast.write(bytes(4096))
             refused = None
             for number in range(200):
-                answer = client.put(f"/b/media/{number}", content=b"x", headers={"X-Tags": "t" * 200})
+                answer = client.put(f"/b/media/{number}", content=b"x", headers={"X-Tags": "t" * 100})
                 if answer.status_code != 201:
                     refused = answer
                     break
@@ -132,46 +134,57 @@ def _all_traced(which: tuple[str, ...]) -> bool:
     return not any("TracerPid:\t0\n" in path.read_text() for path in threads)
 
 
-def writing_thread(server: Server, client: httpx.Client, trace: Path) -> str:
-    """The thread that syncs blobs: uploads one after the other are all written by the same."""
-    watch = ["strace", "-qq", "-f", "-y", "-o", str(trace), "-e", "trace=fdatasync", "-p", str(server.pid)]
+def blob_threads(server: Server, client: httpx.Client, trace: Path) -> set[str]:
+    """The threads that have to do with blobs: not the event loop's, and not those that write the catalogue."""
+    calls = "trace=fdatasync,pwrite64"
+    watch = ["strace", "-qq", "-f", "-y", "-o", str(trace), "-e", calls, "-p", str(server.pid)]
     tracer = subprocess.Popen(watch)
     while not _all_traced(("-f", "-p", str(server.pid))):
         time.sleep(0.01)
-    for _ in range(3):
-        client.put("/b/media/probe", content=b"probe")
+    with ThreadPoolExecutor(16) as uploads:  # so many that every thread there may be has been started
+        list(uploads.map(lambda n: client.put(f"/b/media/probe-{n}", content=bytes(MIB)), range(48)))
     tracer.send_signal(signal.SIGINT)
     tracer.wait(10)
-    (thread,) = {line.split()[0] for line in trace.read_text().splitlines() if "/incoming/" in line}
-    return thread
+    lines = trace.read_text().splitlines()
+    others = {line.split()[0] for line in lines if "/catalogue.db" in line} | {str(server.pid)}
+    threads = {path.name for path in Path(f"/proc/{server.pid}/task").iterdir()} - others
+    assert {line.split()[0] for line in lines if "/incoming/" in line} <= threads
+    return threads
+
+
+@pytest.fixture(scope="module")
+def on_a_bad_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, list[str]]]:
+    """A server, and how to have strace watch the threads that write its blobs."""
+    need("strace")
+    folder = tmp_path_factory.mktemp("bad")
+    with running(folder / "data", MEDIASVC_SWEEP_INTERVAL="1") as server, server.client() as client:
+        client.put("/b/media/kept", content=b"kept")
+        threads = blob_threads(server, client, folder / "trace")
+        yield server, [argument for thread in threads for argument in ("-p", thread)]
 
 
 @pytest.mark.parametrize("call", ["openat", "writev", "fdatasync", "rename", "fsync"])
-def test_a_disk_that_fails_is_told_and_nothing_is_kept(tmp_path: Path, call: str) -> None:
-    need("strace")
-    with running(tmp_path / "data", MEDIASVC_SWEEP_INTERVAL="1") as server, server.client() as client:
-        client.put("/b/media/kept", content=b"kept")
-        thread = writing_thread(server, client, tmp_path / "trace")
-        which = ("-f", "-p", str(server.pid)) if call == "fsync" else ("-p", thread)
-        with failing(server, call, *which):
+def test_a_disk_that_fails_is_told_and_nothing_is_kept(
+    on_a_bad_disk: tuple[Server, list[str]], call: str
+) -> None:
+    server, writers = on_a_bad_disk
+    with server.client() as client:
+        with failing(server, call, *(writers if call != "fsync" else ("-f", "-p", str(server.pid)))):
             for answer in (
-                client.put("/b/media/lost", content=b"lost" * 1000),
+                client.put(f"/b/media/{call}", content=b"lost" * 1000),
                 client.put("/b/media/kept", content=b"replaced" * 1000),
-                client.post("/v1/assets", files={"file": ("lost", b"lost" * 1000)}),
+                client.post("/v1/assets", files={"file": (call, b"lost" * 1000)}),
             ):
                 assert (answer.status_code, answer.json()["code"]) == (503, "store_fault"), answer.text
                 assert "Retry-After" in answer.headers
-                assert str(tmp_path) not in answer.text
-            assert client.get("/b/media/lost").status_code == 404
+                assert str(server.data_dir) not in answer.text
+            assert client.get(f"/b/media/{call}").status_code == 404
             assert client.get("/b/media/kept").content == b"kept"
-        assert client.put("/b/media/lost", content=b"found").status_code == 201
+        assert client.put(f"/b/media/{call}", content=b"found").status_code == 201
         soon_clean(server)
 
 
-@pytest.mark.parametrize("nth", [1, 2], ids=["before the bytes", "at the last commit"])
-def test_a_catalogue_that_fails_to_sync_acknowledges_nothing_until_restarted(
-    tmp_path: Path, nth: int
-) -> None:
+def test_a_catalogue_that_fails_to_sync_acknowledges_nothing_until_restarted(tmp_path: Path) -> None:
     need("strace")
     server = Server(tmp_path / "data").start()
     with server.client() as client:
@@ -184,7 +197,7 @@ def test_a_catalogue_that_fails_to_sync_acknowledges_nothing_until_restarted(
             str(server.data_dir / "catalogue.db-wal"),
             "-p",
             str(server.pid),
-            when=f"{nth}+",
+            when="2+",
         ):
             answer = client.put("/b/media/unsure", content=b"unsure")
             assert answer.status_code == 503, answer.text
@@ -277,13 +290,20 @@ def test_of_two_servers_that_race_for_a_data_directory_one_serves(tmp_path: Path
         time.sleep(0.02)
     (refused,) = [process for process in both if process.poll() is not None]
     (serving,) = [process for process in both if process is not refused]
+    assert serving.stdout is not None
+    greeting = serving.stdout.readline()
+    assert "mediasvc listens on" in greeting
+    url = greeting.split()[3]
+    while time.monotonic() < deadline:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(url + "/healthz").status_code == 200:
+                break
     _, said = refused.communicate()
     assert refused.returncode == 7
     assert f"process id {serving.pid}" in said
     serving.send_signal(signal.SIGTERM)
-    greeting, _ = serving.communicate(timeout=30)
+    serving.communicate(timeout=30)
     assert serving.returncode == 0
-    assert "mediasvc listens on" in greeting
 
 
 def test_a_server_told_to_stop_under_load_loses_nothing_acknowledged(tmp_path: Path) -> None:

@@ -136,14 +136,10 @@ def a_picture(ledger: Ledger, client: httpx.Client, call: str) -> None:
 @pytest.mark.parametrize(
     ("what", "call", "number"),
     [
-        (a_new_asset, "openat", 1),
         (a_new_asset, "writev", 1),
-        (a_new_asset, "fdatasync", 1),
         (a_new_asset, "rename", 1),
-        (a_new_asset, "fsync", 2),
         (a_new_asset, "write,sendto,sendmsg", 2),
         (a_replacement, "pwrite64", 30),
-        (a_form, "mkdir", 2),
         (a_form, "fdatasync", 3),
         (a_deletion, "unlink", 1),
         (a_picture, "rename", 2),

@@ -178,7 +178,7 @@ async def delete_asset(asset_id: str, caller: CallerDep, desk: DeskDep, bell: Ba
             await tx.delete_asset(asset_id)
     except Gone:
         raise NotFound(f"there is no asset {asset_id}") from None
-    bell.add_task(desk.ring)
+    bell.add_task(desk.ring_bell)
     return Response(status_code=status.HTTP_204_NO_CONTENT, background=bell)
 
 

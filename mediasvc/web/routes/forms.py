@@ -25,7 +25,7 @@ router = APIRouter(tags=["assets"])
 
 # A refused file is read over in the hope of the next one. Of a large form so much is read while nothing was
 # stored; a small one costs little in any case.
-SKIP_LIMIT = 1 << 20
+SKIP_LIMIT = 512 << 10
 SMALL_FORM = 8 << 20
 
 _FORM_BODY: dict[str, Any] = {
@@ -172,7 +172,7 @@ async def upload_form(
         await desk.house.receiver.abandon(delivery.kept)
         raise
     received = await desk.house.receiver.commit(delivery.kept)
-    bell.add_task(desk.ring)
+    bell.add_task(desk.ring_bell)
     body: dict[str, Any] = {
         "assets": [AssetOut.of(item.asset, base, with_gps=True).model_dump() for item in received]
     }

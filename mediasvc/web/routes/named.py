@@ -117,7 +117,7 @@ async def put_named(
     bell: BackgroundTasks,
 ) -> JSONResponse:
     received = await _receive("put", desk, admission, request.stream())
-    bell.add_task(desk.ring)
+    bell.add_task(desk.ring_bell)
     asset = received.asset
     answer = JSONResponse(
         AssetOut.of(asset, base, with_gps=True).model_dump(),
@@ -158,7 +158,7 @@ async def delete_named(request: Request, caller: CallerDep, desk: DeskDep, bell:
             await tx.delete_asset(current.id)
     except Gone:
         raise not_found("asset") from None
-    bell.add_task(desk.ring)
+    bell.add_task(desk.ring_bell)
     return Response(status_code=status.HTTP_204_NO_CONTENT, background=bell)
 
 
@@ -182,7 +182,7 @@ async def put_dropped(
     bell: BackgroundTasks,
 ) -> Response:
     received = await _receive("dropbox", desk, admission, request.stream())
-    bell.add_task(desk.ring)
+    bell.add_task(desk.ring_bell)
     asset = received.asset
     headers = {"ETag": asset.etag, "Location": asset_url(base, asset)}
     if wants_json(request.headers.get("accept", "*/*")):
