@@ -44,9 +44,11 @@ class Drained:
             return
         more_to_come = True
         early = False
+        waiting = header(scope, b"expect") is not None  # for leave to send, given by the first receive
 
         async def watched_receive() -> Message:
-            nonlocal more_to_come
+            nonlocal more_to_come, waiting
+            waiting = False
             message = await receive()
             more_to_come = message["type"] == "http.request" and message.get("more_body", False)
             return message
@@ -58,7 +60,8 @@ class Drained:
                 message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
             if early and message["type"] == "http.response.body" and not message.get("more_body", False):
                 await send({**message, "more_body": True})
-                await _drain(scope, watched_receive)
+                if not waiting:
+                    await _drain(watched_receive)
                 message = {"type": "http.response.body", "body": b"", "more_body": False}
             await send(message)
 
@@ -72,9 +75,7 @@ def _has_body(scope: Scope) -> bool:
     )
 
 
-async def _drain(scope: Scope, receive: Receive) -> None:
-    if header(scope, b"expect"):
-        return  # the client waits for leave to send, and now will not
+async def _drain(receive: Receive) -> None:
     size = 0
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_SECONDS):

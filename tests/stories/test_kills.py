@@ -19,7 +19,7 @@ from tests.stories.history import History, judge, picture
 
 
 def test_a_kill_after_any_call_of_a_whole_life_loses_nothing(history: History, tmp_path: Path) -> None:
-    draw = random.Random(8)  # noqa: S311 - chooses moments
+    draw = random.Random(8)
     disk = Disk(history.root, history.steps)
     for step, last in history.moments(disk):
         # Most calls are pages of the catalogue's log; of the others every third is a moment to die.

@@ -27,7 +27,7 @@ def test_a_power_cut_at_the_moment_of_an_acknowledgement_loses_nothing(
 def test_a_power_cut_at_any_moment_may_keep_some_of_what_was_not_synced(
     history: History, tmp_path: Path, seed: int
 ) -> None:
-    draw = random.Random(seed)  # noqa: S311 - chooses moments and pages
+    draw = random.Random(seed)
     disk = Disk(history.root, history.steps)
     for _, last in history.moments(disk):
         if draw.random() < 0.02:

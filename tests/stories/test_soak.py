@@ -57,7 +57,7 @@ class Notes:
 
 
 def client_at_work(server: Server, notes: Notes, seed: int, until: float) -> None:
-    draw = random.Random(seed)  # noqa: S311 - chooses what to do
+    draw = random.Random(seed)
     with server.client() as client:
         while time.monotonic() < until:
             name = f"shared-{draw.randrange(4)}" if draw.random() < 0.6 else f"own-{seed}"

@@ -28,7 +28,7 @@ from mediasvc.core.span import Span
 from mediasvc.store.local import LocalStore
 from mediasvc.web.download import Downloads, target_of
 
-CONTENT = random.Random(8).randbytes(3 * 1024 * 1024 + 17)  # noqa: S311 - the same in every run
+CONTENT = random.Random(8).randbytes(3 * 1024 * 1024 + 17)
 TILE = b"RIFF....WEBP of a tile"
 READER = Caller("key_1", frozenset(("assets:read",)))
 

@@ -213,6 +213,17 @@ def test_who_waits_for_leave_is_not_waited_for() -> None:
     assert ask(Drained(answering(403)), "PUT", headers=headers, body=[b"x" * 40]).received == 0
 
 
+def test_who_got_leave_to_send_is_read_on_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(middleware, "LINGER_SECONDS", 0.0)
+
+    async def looking(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await answering(404)(scope, receive, send)
+
+    headers = {b"content-length": b"40", b"expect": b"100-continue"}
+    assert ask(Drained(looking), "PUT", headers=headers, body=[b"x" * 10] * 4).received == 40
+
+
 # ---- Problems, HeadAsGet
 
 

@@ -24,7 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from mediasvc.web import sendfile
 from mediasvc.web.sendfile import EXTENSION, FileBroken
 
-CONTENT = random.Random(8).randbytes(9 * 1024 * 1024 + 123)  # noqa: S311 - the same in every run
+CONTENT = random.Random(8).randbytes(9 * 1024 * 1024 + 123)
 
 
 class FileServer:
@@ -159,7 +159,7 @@ def test_http_1_0_gets_the_file_and_the_end(port: int) -> None:
 
 
 def test_many_clients_at_once_each_get_their_own_bytes(port: int, files: FileServer) -> None:
-    rng = random.Random(1)  # noqa: S311 - the same in every run
+    rng = random.Random(1)
     spans = [sorted(rng.sample(range(len(CONTENT)), 2)) for _ in range(60)]
     with ThreadPoolExecutor(12) as clients:
         bodies = list(clients.map(lambda span: get(port, f"/?{span[0]}-{span[1]}"), spans))
