@@ -3,9 +3,15 @@
 import logging
 import sys
 from datetime import UTC, datetime
+from functools import cache
 from json.encoder import encode_basestring_ascii as _quoted
 
 import structlog
+
+
+@cache
+def _for_people() -> bool:
+    return sys.stderr.isatty()
 
 
 def configure(*, level: int = logging.INFO) -> None:
@@ -17,7 +23,7 @@ def configure(*, level: int = logging.INFO) -> None:
         structlog.processors.format_exc_info,
     ]
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer() if _for_people() else structlog.processors.JSONRenderer()
     )
     structlog.configure(
         processors=[*shared, renderer],
@@ -40,6 +46,9 @@ def configure(*, level: int = logging.INFO) -> None:
     root.setLevel(max(level, logging.INFO))
     for chatty in ("botocore", "boto3", "urllib3", "asyncio", "uvicorn", "alembic", "PIL"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("python_multipart").setLevel(
+        logging.ERROR
+    )  # every malformed form is answered, not news
 
 
 log = structlog.get_logger("mediasvc")
@@ -51,7 +60,7 @@ def log_request(
     """One line for one request. As JSON it is put together here: structlog would take as long over it as the
     rest of a small download takes (measured)."""
     ms = round(seconds * 1000, 2)
-    if sys.stderr.isatty():
+    if _for_people():
         log.info("request", method=method, path=path, status=status, bytes=size, ms=ms, request_id=request_id)
     elif logging.getLogger().isEnabledFor(logging.INFO):
         now = datetime.now(UTC).isoformat(timespec="microseconds")[:26]

@@ -7,6 +7,7 @@ of Python from scope to plan, so headers that never change are made once.
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from mediasvc.catalogue.interface import Catalogue, Source
 from mediasvc.core import conditions, ranges
@@ -105,18 +106,15 @@ async def plan_download(
             text = value.decode("latin-1")
             asked[name] = f"{asked[name]}, {text}" if name in asked else text
     etag = etag_of(source.sha256)
-    answer = [
-        (b"etag", etag.encode()),
-        *_ALWAYS,
-        *_caching(source, query, rendition=isinstance(target, OfPreset)),
-    ]
+    tag, last_modified, digest = _validators(source.sha256, source.modified_at)
+    answer = [tag, *_ALWAYS, *_caching(source, query, rendition=isinstance(target, OfPreset))]
     if source.modified_at <= now:
-        answer.append((b"last-modified", conditions.format_date(source.modified_at).encode()))
+        answer.append(last_modified)
     if asked and (verdict := _preconditions(asked, etag, source.modified_at)) != "proceed":
         if verdict == "failed":
             raise PreconditionFailed(f"the current version is {etag}")
         return Plan(304, answer, Nothing())
-    answer.append((b"repr-digest", repr_digest(source.sha256).encode()))
+    answer.append(digest)
     answer.append((b"content-disposition", _disposition(source, target, query)))
     media_type = source.media_type.encode()
     spans = None
@@ -222,6 +220,16 @@ def _nothing_for(caller: Caller) -> NotFound | Unauthorised:
     if caller.anonymous:
         return Unauthorised("send an API key: Authorization: Bearer msk_…, or as the password of Basic")
     return NotFound(_NOT_FOUND)
+
+
+@lru_cache(maxsize=4096)
+def _validators(sha256: str, modified_at: int) -> tuple[Header, Header, Header]:
+    """ETag, Last-Modified and Repr-Digest of a version."""
+    return (
+        (b"etag", etag_of(sha256).encode()),
+        (b"last-modified", conditions.format_date(modified_at).encode()),
+        (b"repr-digest", repr_digest(sha256).encode()),
+    )
 
 
 def _preconditions(asked: Mapping[bytes, str], etag: str, last_modified: int) -> conditions.Verdict:

@@ -128,10 +128,39 @@ async def _answer(
     await app(scope, receive, _Sender(protocol, cycle, send))
 
 
+class _Cork:
+    """A transport that holds what is written, so that an answer's head leaves with the first of its body.
+
+    A system call and a wake-up of the client less: a sixth of the cost of a small download (measured). What is
+    not let go by then leaves at the loop's next turn: a head never waits for a body that takes its time.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._held: list[bytes] = []
+        self._release = loop.call_soon(self.release)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        self._held.append(data)
+
+    def close(self) -> None:
+        self.release()
+        self._transport.close()
+
+    def release(self) -> None:
+        self._release.cancel()
+        held, self._held = self._held, []
+        if held and not self._transport.is_closing():
+            self._transport.writelines(held)
+
+
 class _Sender:
     """An ASGI `send` that also takes files."""
 
-    __slots__ = ("_cycle", "_protocol", "_send")
+    __slots__ = ("_cork", "_cycle", "_protocol", "_send")
 
     def __init__(
         self,
@@ -142,9 +171,15 @@ class _Sender:
         self._protocol = protocol
         self._cycle = cycle
         self._send = send
+        self._cork: _Cork | None = None
 
     async def __call__(self, message: Message) -> None:
         """Raises ConnectionResetError where a file's client has gone, FileBroken where it has less than `count`."""
+        if message["type"] == "http.response.start":
+            self._cork = _Cork(self._protocol.transport, self._protocol.loop)
+            self._cycle.transport = self._cork  # type: ignore[assignment]  # it quacks
+            await self._send(message)
+            return
         if message["type"] == EXTENSION:
             body = b"" if self._cycle.scope["method"] == "HEAD" else await self._file(message)
             message = {
@@ -153,6 +188,13 @@ class _Sender:
                 "more_body": message.get("more_body", False),
             }
         await self._send(message)
+        self._uncork()
+
+    def _uncork(self) -> None:
+        if self._cork is not None:
+            self._cork.release()
+            self._cycle.transport = self._protocol.transport
+            self._cork = None
 
     async def _file(self, message: Message) -> bytes | bytearray:
         """Send the file; or give its bytes, where they are few and at hand."""
@@ -167,6 +209,7 @@ class _Sender:
             return few
         if cycle.chunked_encoding or count > cycle.expected_content_length:
             raise RuntimeError("Response content longer than Content-Length")
+        self._uncork()
         await self._drained()
         await self._copy(file, offset, offset + count)
         cycle.expected_content_length -= count
