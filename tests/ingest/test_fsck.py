@@ -2,12 +2,10 @@
 
 import json
 import os
-import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from mediasvc.core.asset import Asset
@@ -196,43 +194,3 @@ def test_the_command_tells_by_exit_code_line_and_json(tmp_path: Path) -> None:
     assert server.stop() == 0
     healed = server.run("fsck", "--deep")
     assert (healed.returncode, healed.stdout) == (0, ""), healed.stdout
-
-
-def test_beside_a_server_under_load_there_are_no_false_findings(tmp_path: Path) -> None:
-    server, stop = Server(tmp_path / "data", MEDIASVC_SWEEP_INTERVAL="1").start(), threading.Event()
-    failures: list[str] = []
-
-    def load(number: int) -> None:
-        with server.client() as client:
-            turn = 0
-            while not stop.is_set():
-                turn += 1
-                name = f"/b/media/{number}-{turn % 3}"
-                for answer in (
-                    client.put(name, content=os.urandom(20_000)),
-                    client.put(name, content=b"x", headers={"X-Checksum-Sha256": "0" * 64}),
-                    client.delete(name) if turn % 2 else client.get(name),
-                ):
-                    if answer.status_code not in (200, 201, 204, 422):
-                        failures.append(answer.text)
-                with pytest.raises(httpx.HTTPError):
-                    client.put(name, content=_breaks())
-
-    threads = [threading.Thread(target=load, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    try:
-        for _ in range(4):
-            checked = server.run("fsck", "--deep", "--json")
-            assert checked.returncode == 0, checked.stdout + checked.stderr
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-        assert server.stop() == 0
-    assert failures == []
-
-
-def _breaks() -> Any:
-    yield b"x" * 10_000
-    raise httpx.WriteError("the client goes away")

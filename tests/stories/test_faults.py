@@ -16,7 +16,7 @@ import pytest
 
 from tests.protocols.wire import connect, head
 from tests.servers import COMMAND, Server, running
-from tests.stories.conftest import need
+from tests.stories.conftest import need_strace, threads_of, wait_until_traced
 from tests.stories.history import picture
 
 MIB = 1 << 20
@@ -31,10 +31,18 @@ def leftovers(server: Server, blobs: Path | None = None) -> list[str]:
 
 def soon_clean(server: Server, blobs: Path | None = None) -> None:
     """Without any help of a sweep nothing is left behind, and rows and bytes agree."""
+    nothing_left(server, blobs)
+    fsck(server)
+
+
+def nothing_left(server: Server, blobs: Path | None = None) -> None:
     deadline = time.monotonic() + 10
     while (left := leftovers(server, blobs)) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert left == []
+
+
+def fsck(server: Server) -> None:
     checked = server.run("fsck", "--deep", "--json")
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
@@ -112,16 +120,13 @@ def test_a_full_disk_under_the_catalogue_is_told_and_forgotten(tmp_path: Path) -
 
 
 @contextlib.contextmanager
-def failing(server: Server, call: str, *which: str, when: str = "1+") -> Iterator[None]:
-    """System calls of the running server answer EIO while the block lasts."""
+def failing(call: str, threads: set[str], *, on: Path | None = None, when: str = "1+") -> Iterator[None]:
+    """A system call of these threads answers EIO while the block lasts (`on`: only for this file)."""
     inject = ["-e", f"trace={call}", "-e", f"inject={call}:error=EIO:when={when}"]
-    which = which or ("-f", "-p", str(server.pid))
-    tracer = subprocess.Popen(["strace", "-qq", "-o", "/dev/null", *inject, *which])
-    attached = Path(f"/proc/{which[-1]}/status")
-    deadline = time.monotonic() + 10
-    while "TracerPid:\t0\n" in attached.read_text() or not _all_traced(which):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    only = ["-P", str(on)] if on else []
+    whom = [argument for thread in threads for argument in ("-p", thread)]
+    tracer = subprocess.Popen(["strace", "-qq", "-o", os.devnull, *inject, *only, *whom])
+    wait_until_traced(threads)
     try:
         yield
     finally:
@@ -129,47 +134,41 @@ def failing(server: Server, call: str, *which: str, when: str = "1+") -> Iterato
         tracer.wait(10)
 
 
-def _all_traced(which: tuple[str, ...]) -> bool:
-    threads = Path(f"/proc/{which[-1]}/task").glob("*/status") if "-f" in which else ()
-    return not any("TracerPid:\t0\n" in path.read_text() for path in threads)
-
-
 def blob_threads(server: Server, client: httpx.Client, trace: Path) -> set[str]:
     """The threads that have to do with blobs: not the event loop's, and not those that write the catalogue."""
     calls = "trace=fdatasync,pwrite64"
     watch = ["strace", "-qq", "-f", "-y", "-o", str(trace), "-e", calls, "-p", str(server.pid)]
     tracer = subprocess.Popen(watch)
-    while not _all_traced(("-f", "-p", str(server.pid))):
-        time.sleep(0.01)
+    wait_until_traced(threads_of(server.pid))
     with ThreadPoolExecutor(16) as uploads:  # so many that every thread there may be has been started
         list(uploads.map(lambda n: client.put(f"/b/media/probe-{n}", content=bytes(MIB)), range(48)))
     tracer.send_signal(signal.SIGINT)
     tracer.wait(10)
     lines = trace.read_text().splitlines()
     others = {line.split()[0] for line in lines if "/catalogue.db" in line} | {str(server.pid)}
-    threads = {path.name for path in Path(f"/proc/{server.pid}/task").iterdir()} - others
+    threads = threads_of(server.pid) - others
     assert {line.split()[0] for line in lines if "/incoming/" in line} <= threads
     return threads
 
 
 @pytest.fixture(scope="module")
-def on_a_bad_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, list[str]]]:
-    """A server, and how to have strace watch the threads that write its blobs."""
-    need("strace")
+def on_a_bad_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, set[str]]]:
+    """A server, and the threads of it that write its blobs."""
+    need_strace()
     folder = tmp_path_factory.mktemp("bad")
     with running(folder / "data", MEDIASVC_SWEEP_INTERVAL="1") as server, server.client() as client:
         client.put("/b/media/kept", content=b"kept")
-        threads = blob_threads(server, client, folder / "trace")
-        yield server, [argument for thread in threads for argument in ("-p", thread)]
+        yield server, blob_threads(server, client, folder / "trace")
+        fsck(server)
 
 
 @pytest.mark.parametrize("call", ["openat", "writev", "fdatasync", "rename", "fsync"])
 def test_a_disk_that_fails_is_told_and_nothing_is_kept(
-    on_a_bad_disk: tuple[Server, list[str]], call: str
+    on_a_bad_disk: tuple[Server, set[str]], call: str
 ) -> None:
-    server, writers = on_a_bad_disk
+    server, threads = on_a_bad_disk
     with server.client() as client:
-        with failing(server, call, *(writers if call != "fsync" else ("-f", "-p", str(server.pid)))):
+        with failing(call, threads):
             for answer in (
                 client.put(f"/b/media/{call}", content=b"lost" * 1000),
                 client.put("/b/media/kept", content=b"replaced" * 1000),
@@ -181,24 +180,16 @@ def test_a_disk_that_fails_is_told_and_nothing_is_kept(
             assert client.get(f"/b/media/{call}").status_code == 404
             assert client.get("/b/media/kept").content == b"kept"
         assert client.put(f"/b/media/{call}", content=b"found").status_code == 201
-        soon_clean(server)
+        nothing_left(server)
 
 
 def test_a_catalogue_that_fails_to_sync_acknowledges_nothing_until_restarted(tmp_path: Path) -> None:
-    need("strace")
+    need_strace()
     server = Server(tmp_path / "data").start()
     with server.client() as client:
         client.put("/b/media/kept", content=b"kept")
-        with failing(
-            server,
-            "fdatasync",
-            "-f",
-            "-P",
-            str(server.data_dir / "catalogue.db-wal"),
-            "-p",
-            str(server.pid),
-            when="2+",
-        ):
+        log = server.data_dir / "catalogue.db-wal"
+        with failing("fdatasync", threads_of(server.pid), on=log, when="2+"):
             answer = client.put("/b/media/unsure", content=b"unsure")
             assert answer.status_code == 503, answer.text
         assert client.get("/b/media/kept").content == b"kept"
@@ -219,6 +210,7 @@ def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server whose sweep does not come round while a test lasts."""
     with running(tmp_path_factory.mktemp("patient") / "data") as server:
         yield server
+        fsck(server)
 
 
 @pytest.mark.parametrize("percent", [10, 50, 99])
@@ -241,7 +233,7 @@ def test_a_client_that_goes_away_leaves_nothing(patient: Server, way: str, perce
     with connect(patient.url) as connection:
         connection.sendall(head(method, target, headers) + sent)
         time.sleep(0.05)
-    soon_clean(patient)
+    nothing_left(patient)
     assert sorted((patient.data_dir / "blobs").glob("??/??/*")) == before
     with patient.client() as client:
         assert client.get("/v1/assets?bucket=media").json()["assets"] == []
@@ -252,7 +244,7 @@ def test_a_locked_catalogue_is_waited_for_and_then_said_to_be_away(patient: Serv
         contextlib.closing(sqlite3.connect(patient.data_dir / "catalogue.db", isolation_level=None)) as other,
         patient.client() as client,
     ):
-        for seconds, status in ((2.0, 201), (12.5, 503)):
+        for seconds, status in ((1.0, 201), (10.8, 503)):
             other.execute("BEGIN IMMEDIATE")
             release = threading.Timer(seconds, lambda: None)
             release.start()

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.servers import Server
-from tests.stories.conftest import need
+from tests.stories.conftest import need_strace, threads_of, wait_until_traced
 from tests.stories.disk_model import Disk
 from tests.stories.history import History, judge, picture
 
@@ -22,8 +22,8 @@ def test_a_kill_after_any_call_of_a_whole_life_loses_nothing(history: History, t
     draw = random.Random(8)
     disk = Disk(history.root, history.steps)
     for step, last in history.moments(disk):
-        # Most calls are pages of the catalogue's log; of the others every third is a moment to die.
-        if draw.random() < (0.02 if step.call == "pwrite64" else 0.3):
+        # Most calls are pages of the catalogue's log; of the others every fifth is a moment to die.
+        if draw.random() < (0.02 if step.call == "pwrite64" else 0.2):
             disk.after_a_kill(tmp_path / "left")
             judge(tmp_path / "left" / "data", *history.known(last))
             shutil.rmtree(tmp_path / "left")
@@ -82,7 +82,7 @@ class Ledger:
 
 @pytest.fixture(scope="module")
 def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
-    need("strace")
+    need_strace()
     ledger = Ledger(Server(tmp_path_factory.mktemp("kills") / "data"))
     yield ledger
     with ledger.server.start().client() as client:
@@ -95,10 +95,7 @@ def attach(pid: int, call: str, number: int) -> "subprocess.Popen[bytes]":
     """Kill the process when a thread of it makes the call for the so-manieth time from now."""
     inject = ["-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={number}"]
     tracer = subprocess.Popen(["strace", "-f", "-qq", "-o", "/dev/null", *inject, "-p", str(pid)])
-    deadline = time.monotonic() + 10
-    while any("TracerPid:\t0\n" in path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status")):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until_traced(threads_of(pid))
     return tracer
 
 

@@ -1,11 +1,13 @@
 """The power fails: what was acknowledged is on the disk, judged by the system calls and not by luck."""
 
+import hashlib
 import random
 import shutil
 from pathlib import Path
 
 import pytest
 
+from tests.servers import running
 from tests.stories.disk_model import Disk
 from tests.stories.history import History, judge
 
@@ -55,3 +57,16 @@ def test_the_judge_would_notice_a_sync_that_is_missing(
                 judge(tmp_path / "cut" / "data", *history.known(last))
             noticed = True
     assert noticed
+
+
+def test_a_server_starts_on_what_a_power_cut_left_and_serves_it_all(history: History, tmp_path: Path) -> None:
+    disk = Disk(history.root, history.steps)
+    for step, _ in history.moments(disk):
+        if history.answered(step) == len(history.answers) - 1:
+            disk.after_a_power_cut(tmp_path / "cut")
+    with running(tmp_path / "cut" / "data") as server, server.client() as client:
+        for name, digest in history.states[-1].assets.items():
+            assert hashlib.sha256(client.get(f"/b/{name}").content).hexdigest() == digest
+        assert server.run("sweep").returncode == 0
+        checked = server.run("fsck", "--deep")
+        assert checked.returncode == 0, checked.stdout
