@@ -20,7 +20,9 @@ class Server:
 
     def __init__(self, data_dir: Path, **env: str) -> None:
         self.data_dir = data_dir
-        self.env = {name: value for name, value in os.environ.items() if not name.startswith("MEDIASVC_")} | env
+        self.env = {
+            name: value for name, value in os.environ.items() if not name.startswith("MEDIASVC_")
+        } | env
         self.url = ""
         self._port = 0
         self._process: subprocess.Popen[str] | None = None
@@ -68,7 +70,9 @@ class Server:
         return httpx.Client(base_url=self.url, headers=headers, timeout=60, **more)  # type: ignore[arg-type]
 
     def logged(self) -> str:
-        return (self.data_dir.parent / f"{self.data_dir.name}.log").read_text(encoding="utf-8", errors="replace")
+        return (self.data_dir.parent / f"{self.data_dir.name}.log").read_text(
+            encoding="utf-8", errors="replace"
+        )
 
     def wait(self, timeout: float = 30) -> int:
         """The exit code, once the process has ended by itself."""

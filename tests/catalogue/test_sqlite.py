@@ -1,7 +1,6 @@
 """What only the embedded catalogue can go through: other processes, a lock, a full disk, a failing sync."""
 
 import asyncio
-import os
 import signal
 import sqlite3
 import subprocess
@@ -17,7 +16,7 @@ from mediasvc.catalogue.sqlite import SqliteCatalogue
 from mediasvc.core.access import Key
 from mediasvc.core.asset import Asset, Blob
 from mediasvc.core.bucket import Bucket
-from mediasvc.core.errors import CatalogueUnavailable, StoreFault, StoreFull
+from mediasvc.core.errors import CatalogueUnavailable, StoreFull
 
 pytestmark = pytest.mark.anyio
 
@@ -157,54 +156,6 @@ async def limit_pages(catalogue: SqliteCatalogue, pages: int) -> None:
     """As a full disk: SQLite answers both with SQLITE_FULL."""
     connection = catalogue._writer._connection()
     await catalogue._writer._run(lambda: connection.exec_driver_sql(f"PRAGMA max_page_count={pages}").close())
-
-
-async def test_a_sync_that_fails_acknowledges_nothing_ever_again(
-    catalogue: SqliteCatalogue, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await open_intents(catalogue, "before")
-
-    def fail(descriptor: int) -> None:
-        raise OSError(5, "Input/output error")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fdatasync", fail)
-        results = await asyncio.gather(
-            *(open_intents(catalogue, f"b{n}") for n in range(5)), return_exceptions=True
-        )
-    assert {type(result) for result in results} == {StoreFault}
-    with pytest.raises(StoreFault):  # the disk answers again, and still it is not believed
-        await open_intents(catalogue, "later")
-    with pytest.raises(CatalogueUnavailable):
-        await catalogue.check()
-    assert await catalogue.bucket("absent") is None
-    restarted = SqliteCatalogue(path)
-    await restarted.start()
-    await open_intents(restarted, "after")
-    assert {"before", "after"} <= {intent.blob_id for intent in await restarted.intents()}
-    await restarted.close()
-
-
-async def test_a_commit_is_synced_after_it_and_before_its_caller_goes_on(
-    catalogue: SqliteCatalogue, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    synced: list[set[str]] = []
-    sync = os.fdatasync
-
-    def watched(descriptor: int) -> None:
-        assert os.fstat(descriptor).st_ino == path.with_name("catalogue.db-wal").stat().st_ino
-        connection = sqlite3.connect(path)
-        synced.append({blob_id for (blob_id,) in connection.execute("SELECT blob_id FROM intent")})
-        connection.close()
-        sync(descriptor)
-
-    monkeypatch.setattr(os, "fdatasync", watched)
-
-    async def write(blob_id: str) -> None:
-        await open_intents(catalogue, blob_id)
-        assert any(blob_id in seen for seen in synced)
-
-    await asyncio.gather(*(write(f"b{n}") for n in range(40)))
 
 
 async def test_a_catalogue_that_is_not_open_says_so(path: Path) -> None:
