@@ -164,11 +164,23 @@ def data_dir_lock(settings: Settings, address: str) -> Iterator[None]:
 
 
 def _make_data_dir(path: Path) -> None:
+    """With all its parents, each of them on disk: what lies in a folder is only as durable as the folder."""
     try:
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         # Group may pass through: nginx reads blobs by group; what is private in here has modes of its own.
         path.mkdir(mode=0o750, parents=True, exist_ok=True)
+        for folder in missing or [path]:
+            _sync_folder(folder.parent)
     except OSError as error:
         raise StartupRefused(f"the data directory {path} cannot be made: {error.strerror}") from error
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 async def _first_things(records: Records) -> None:
@@ -200,6 +212,7 @@ async def _ensure_admin_key(records: Records) -> None:
     async with catalogue.transaction() as tx:
         await tx.add_key(make_key(secret, name="admin", scopes=ADMIN_SCOPES, now=now))
     temporary.rename(path)
+    _sync_folder(path.parent)
 
 
 def _write_secret(path: Path, secret: str) -> None:

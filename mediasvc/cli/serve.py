@@ -7,6 +7,7 @@ import resource
 import shlex
 import signal
 import socket
+from collections.abc import Callable
 from types import FrameType
 from typing import Annotated
 
@@ -61,14 +62,21 @@ async def _serve(chosen: Settings, listener: socket.socket) -> None:
             timeout_graceful_shutdown=PATIENCE,
             backlog=1024,
         )
-        _greet(chosen, listener.getsockname()[1])
-        server = _Server(config)
+        server = _Server(config, greet=lambda: _greet(chosen, listener.getsockname()[1]))
         await server.serve(sockets=[listener])
         await server.gone()
 
 
 class _Server(uvicorn.Server):
-    """Exits with 0 when told to stop: uvicorn itself would raise the signal once more at the end."""
+    """Greets once it serves; exits with 0 when told to stop: uvicorn would raise the signal once more at the end."""
+
+    def __init__(self, config: uvicorn.Config, greet: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._greet = greet
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._greet()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit and sig == signal.SIGINT:
@@ -91,7 +99,6 @@ def _listen(chosen: Settings) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(address)
-            listener.listen(1024)  # who pastes the greeting's line at once waits in the queue, and is served
         except OSError:
             listener.close()
             raise
