@@ -1,7 +1,9 @@
 """Structured logs on stderr: JSON lines, or coloured text where a person is looking."""
 
+import asyncio
 import logging
 import sys
+import time
 from datetime import UTC, datetime
 from functools import cache
 from json.encoder import encode_basestring_ascii as _quoted
@@ -57,15 +59,28 @@ log = structlog.get_logger("mediasvc")
 def log_request(
     *, request_id: str, method: str, path: str, status: int, size: int, seconds: float, client: str
 ) -> None:
-    """One line for one request. As JSON it is put together here: structlog would take as long over it as the
-    rest of a small download takes (measured)."""
+    """One line for one request, within a tenth of a second. As JSON it is put together here, several at once:
+    line by line structlog would take as long as the rest of a small download (measured)."""
     ms = round(seconds * 1000, 2)
     if _for_people():
         log.info("request", method=method, path=path, status=status, bytes=size, ms=ms, request_id=request_id)
     elif logging.getLogger().isEnabledFor(logging.INFO):
-        now = datetime.now(UTC).isoformat(timespec="microseconds")[:26]
-        sys.stderr.write(
-            f'{{"request_id": "{request_id}", "method": "{method}", "path": {_quoted(path)}, "status": {status}, '
-            f'"bytes": {size}, "ms": {ms}, "client": {_quoted(client)}, "event": "request", "level": "info", '
-            f'"timestamp": "{now}Z"}}\n'
-        )
+        if not _pending:
+            asyncio.get_running_loop().call_later(0.1, write_pending)
+        _pending.append((request_id, method, path, status, size, ms, client, time.time()))
+
+
+def write_pending() -> None:
+    """Write the lines that wait; at the end of the process too."""
+    lines = [
+        f'{{"request_id": "{request_id}", "method": "{method}", "path": {_quoted(path)}, "status": {status}, '
+        f'"bytes": {size}, "ms": {ms}, "client": {_quoted(client)}, "event": "request", "level": "info", '
+        f'"timestamp": "{datetime.fromtimestamp(when, UTC).isoformat(timespec="microseconds")[:26]}Z"}}\n'
+        for request_id, method, path, status, size, ms, client, when in _pending
+    ]
+    _pending.clear()
+    sys.stderr.write("".join(lines))
+    sys.stderr.flush()
+
+
+_pending: list[tuple[str, str, str, int, int, float, str, float]] = []

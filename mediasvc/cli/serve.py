@@ -43,7 +43,10 @@ def serve(
     _raise_open_files()
     with data_dir_lock(chosen, f"http://{_shown(chosen.host)}:{chosen.port}"):
         with contextlib.closing(_listen(chosen)) as listener:
-            uvloop.run(_serve(chosen, listener))
+            try:
+                uvloop.run(_serve(chosen, listener))
+            finally:
+                logs.write_pending()
 
 
 async def _serve(chosen: Settings, listener: socket.socket) -> None:
