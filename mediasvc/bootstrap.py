@@ -25,6 +25,7 @@ from mediasvc.ingest.keep import Keeper
 from mediasvc.ingest.receive import Receiver
 from mediasvc.logs import log
 from mediasvc.settings import Settings
+from mediasvc.store.disk import sync_folder
 from mediasvc.store.interface import BlobStore
 from mediasvc.store.local import LocalStore
 from mediasvc.store.url import parse_s3_url
@@ -170,17 +171,9 @@ def _make_data_dir(path: Path) -> None:
         # Group may pass through: nginx reads blobs by group; what is private in here has modes of its own.
         path.mkdir(mode=0o750, parents=True, exist_ok=True)
         for folder in missing or [path]:
-            _sync_folder(folder.parent)
+            sync_folder(folder.parent)
     except OSError as error:
         raise StartupRefused(f"the data directory {path} cannot be made: {error.strerror}") from error
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 async def _first_things(records: Records) -> None:
@@ -212,7 +205,7 @@ async def _ensure_admin_key(records: Records) -> None:
     async with catalogue.transaction() as tx:
         await tx.add_key(make_key(secret, name="admin", scopes=ADMIN_SCOPES, now=now))
     temporary.rename(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _write_secret(path: Path, secret: str) -> None:

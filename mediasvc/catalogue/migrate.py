@@ -12,7 +12,7 @@ from alembic.config import Config
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from mediasvc.catalogue.schema import VERSIONS, revision, revisions
+from mediasvc.catalogue.revisions import VERSIONS, revision, revisions
 
 
 def upgrade(path: Path) -> None:

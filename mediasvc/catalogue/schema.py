@@ -4,15 +4,8 @@ import importlib
 import sqlite3
 from pathlib import Path
 
+from mediasvc.catalogue.revisions import revision, revisions
 from mediasvc.core.errors import CatalogueUnavailable, StartupRefused
-
-VERSIONS = Path(__file__).parent / "migrations" / "versions"
-PATIENCE = 10.0  # seconds
-
-
-def revisions() -> list[str]:
-    """Every revision this code knows, oldest first: the names of the migrations begin with them."""
-    return sorted(path.name[:4] for path in VERSIONS.glob("[0-9][0-9][0-9][0-9]_*.py"))
 
 
 def bring_up_to_date(path: Path) -> None:
@@ -36,29 +29,3 @@ def bring_up_to_date(path: Path) -> None:
         ) from error
     except OSError as error:
         raise StartupRefused(f"{path} cannot be opened as the catalogue: {error.strerror}") from error
-
-
-def revision(path: Path) -> str | None:
-    """The revision of the file, None where there is nothing yet. Raises StartupRefused for what we do not know."""
-    if not path.exists() or path.stat().st_size == 0:
-        return None
-    connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
-    try:
-        tables = {
-            name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
-        }
-        if "alembic_version" not in tables:
-            if tables:
-                raise StartupRefused(
-                    f"{path} is a SQLite file of something else; set MEDIASVC_CATALOGUE_URL to another path"
-                )
-            return None
-        found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    finally:
-        connection.close()
-    if found is not None and found[0] not in revisions():
-        raise StartupRefused(
-            f"{path} was written by a newer mediasvc (schema {found[0]}, this one knows {revisions()[-1]}); "
-            "start that version, or restore the backup made before the upgrade"
-        )
-    return None if found is None else str(found[0])

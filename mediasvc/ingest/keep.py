@@ -5,11 +5,10 @@ from collections.abc import AsyncIterable, Awaitable, Callable
 
 from mediasvc.catalogue.interface import Catalogue, Gone, Intent, Transaction
 from mediasvc.core.asset import Blob
-from mediasvc.core.digests import Digests
 from mediasvc.core.errors import MediasvcError
 from mediasvc.core.ids import new_blob_id
 from mediasvc.logs import log
-from mediasvc.store.interface import BlobStore
+from mediasvc.store.interface import BlobStore, Digests
 
 
 class Keeper:

@@ -11,7 +11,7 @@ from mediasvc.store.threads import ended, unbroken
 T = TypeVar("T")
 
 BATCH = 1 << 20  # bytes
-# Most buffers one writev takes (IOV_MAX), and a bound on what a body of 2-byte chunks costs in objects.
+# A bound on what a body of 2-byte chunks costs in objects.
 MOST_CHUNKS = 1024
 
 

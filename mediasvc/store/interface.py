@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from mediasvc.core.digests import Digests
 from mediasvc.core.span import Span
+from mediasvc.store.digests import Digests as Digests
 
 
 class BlobMissing(Exception):

@@ -14,10 +14,10 @@ from typing import Any
 
 from aiofiles.threadpool import wrap
 
-from mediasvc.core.digests import Digests
 from mediasvc.core.errors import StartupRefused, StoreUnavailable
 from mediasvc.core.span import Span
 from mediasvc.store.batches import in_batches
+from mediasvc.store.digests import Digests
 from mediasvc.store.disk import NO_ROOM, FolderSync, Incoming, disk_errors, make_folder, sync_folder
 from mediasvc.store.interface import BlobMissing, Stored
 from mediasvc.store.threads import in_thread, unbroken

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterable, AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, suppress
 
-from mediasvc.core.digests import Digests
 from mediasvc.core.errors import StartupRefused, StoreUnavailable
 from mediasvc.core.span import Span
 from mediasvc.store.batches import in_batches
 from mediasvc.store.budget import ByteBudget
+from mediasvc.store.digests import Digests
 from mediasvc.store.interface import BlobMissing, Stored
 from mediasvc.store.part_memory import PartMemory
 from mediasvc.store.parts import LARGEST, MAX_BLOB_SIZE, PartPlan

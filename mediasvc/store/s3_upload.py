@@ -6,9 +6,9 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from typing import Any
 
-from mediasvc.core.digests import Digests
 from mediasvc.core.errors import MediasvcError, StoreFault
 from mediasvc.store.budget import ByteBudget
+from mediasvc.store.digests import Digests
 from mediasvc.store.part_memory import Part, PartMemory
 from mediasvc.store.parts import PartPlan, too_large
 from mediasvc.store.s3_client import S3Client, StoreAway, StoreRefused

@@ -14,7 +14,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from mediasvc.catalogue import migrate
-from mediasvc.catalogue.schema import VERSIONS, bring_up_to_date, revision, revisions
+from mediasvc.catalogue.revisions import VERSIONS, revision, revisions
+from mediasvc.catalogue.schema import bring_up_to_date
 from mediasvc.catalogue.sqlite import SqliteCatalogue
 from mediasvc.catalogue.tables import metadata
 from mediasvc.core.errors import CatalogueUnavailable, StartupRefused
@@ -187,7 +188,7 @@ def test_a_locked_catalogue_is_away_not_refused(path: Path, monkeypatch: pytest.
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("PRAGMA locking_mode=EXCLUSIVE")
     holder.execute("BEGIN EXCLUSIVE")
-    monkeypatch.setattr("mediasvc.catalogue.schema.PATIENCE", 0.01)
+    monkeypatch.setattr("mediasvc.catalogue.revisions.PATIENCE", 0.01)
     try:
         with pytest.raises(CatalogueUnavailable):
             bring_up_to_date(path)

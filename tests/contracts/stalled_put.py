@@ -5,7 +5,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from mediasvc.core.digests import Digests
+from mediasvc.store.digests import Digests
 from mediasvc.store.interface import BlobStore
 from mediasvc.store.local import LocalStore
 from mediasvc.store.s3 import S3Store

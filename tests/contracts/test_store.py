@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from mediasvc.core.digests import Digests
 from mediasvc.core.errors import StoreUnavailable
 from mediasvc.core.ids import new_blob_id
 from mediasvc.core.span import Span
+from mediasvc.store.digests import Digests
 from mediasvc.store.interface import BlobMissing, BlobStore, Stored
 from tests.contracts.stores import NewStore, new_store
 

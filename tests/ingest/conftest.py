@@ -11,11 +11,11 @@ from mediasvc.catalogue.runs import FileRuns
 from mediasvc.catalogue.sqlite import SqliteCatalogue
 from mediasvc.core.asset import Asset, Blob, Rendition, State
 from mediasvc.core.bucket import Bucket
-from mediasvc.core.digests import Digests
 from mediasvc.core.ids import new_asset_id, new_blob_id
 from mediasvc.ingest.fsck import Finding, Fsck
 from mediasvc.ingest.keep import Keeper
 from mediasvc.ingest.sweep import Swept, sweep
+from mediasvc.store.digests import Digests
 from mediasvc.store.local import LocalStore
 
 

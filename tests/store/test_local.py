@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from mediasvc.core.digests import Digests
 from mediasvc.core.errors import StartupRefused, StoreFault, StoreFull, StoreUnavailable
 from mediasvc.core.ids import new_blob_id
 from mediasvc.core.span import Span
 from mediasvc.store import disk
+from mediasvc.store.digests import Digests
 from mediasvc.store.local import LocalStore
 
 MIB = 1 << 20
@@ -132,7 +132,7 @@ def test_a_full_disk_does_not_stop_the_start(small_disk: Path) -> None:
     asyncio.run(story())
 
 
-FAULTS = {"fdatasync": "fdatasync", "fsync of a folder": "fsync", "writev": "writev", "close": "close"}
+FAULTS = {"fdatasync": "fdatasync", "fsync of a folder": "fsync", "pwrite": "pwrite", "close": "close"}
 
 
 @pytest.mark.parametrize("call", FAULTS.values(), ids=FAULTS)

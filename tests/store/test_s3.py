@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from mediasvc.core.digests import Digests
 from mediasvc.core.errors import StartupRefused, StoreUnavailable, TooLarge
 from mediasvc.core.ids import new_blob_id
 from mediasvc.store import s3_upload
+from mediasvc.store.digests import Digests
 from mediasvc.store.interface import BlobMissing, Stored
 from mediasvc.store.parts import MAX_BLOB_SIZE
 from mediasvc.store.provision import RULE_ID, init

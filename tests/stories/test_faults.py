@@ -162,7 +162,7 @@ def on_a_bad_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Se
         fsck(server)
 
 
-@pytest.mark.parametrize("call", ["openat", "writev", "fdatasync", "rename", "fsync"])
+@pytest.mark.parametrize("call", ["openat", "pwrite64", "fdatasync", "rename", "fsync"])
 def test_a_disk_that_fails_is_told_and_nothing_is_kept(
     on_a_bad_disk: tuple[Server, set[str]], call: str
 ) -> None:

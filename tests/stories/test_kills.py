@@ -133,7 +133,7 @@ def a_picture(ledger: Ledger, client: httpx.Client, call: str) -> None:
 @pytest.mark.parametrize(
     ("what", "call", "number"),
     [
-        (a_new_asset, "writev", 1),
+        (a_new_asset, "pwrite64", 4),
         (a_new_asset, "rename", 1),
         (a_new_asset, "write,sendto,sendmsg", 2),
         (a_replacement, "pwrite64", 30),

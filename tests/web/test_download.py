@@ -21,10 +21,10 @@ from mediasvc.catalogue.sqlite import SqliteCatalogue
 from mediasvc.core.access import ANONYMOUS, Caller
 from mediasvc.core.asset import Asset, Blob, Rendition, etag_of
 from mediasvc.core.bucket import Bucket
-from mediasvc.core.digests import Digests
 from mediasvc.core.errors import MediasvcError
 from mediasvc.core.ids import new_asset_id, new_blob_id
 from mediasvc.core.span import Span
+from mediasvc.store.digests import Digests
 from mediasvc.store.local import LocalStore
 from mediasvc.web.download import Downloads, target_of
 

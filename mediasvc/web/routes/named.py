@@ -40,14 +40,27 @@ _RAW_BODY = {
 async def _admit_named(request: Request, caller: CallerDep, desk: DeskDep) -> Admission:
     """Solved before the first body byte, because the routes below take no body parameter."""
     bucket, key = named_asset(request)
-    said, headers = Said.by(request), request.headers
-    if "content-range" in headers:  # RFC 9110, section 14.5: a part must not be taken for the whole
+    if "content-range" in request.headers:  # RFC 9110, section 14.5: a part must not be taken for the whole
         raise BadRequest("a part of an asset cannot be PUT: send all of it, without Content-Range")
-    wanted = Wanted(
+    wanted = _wanted(request, bucket, key, safe_name(key.rpartition("/")[2]), replace=True)
+    return await desk.house.doorkeeper.admit(caller, wanted)
+
+
+async def _admit_dropped(request: Request, caller: CallerDep, desk: DeskDep) -> Admission:
+    raw: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
+    name = safe_name(_lenient(raw.removeprefix(b"/u/")) or "upload")
+    key = normalise_key(f"{caller.prefix}{new_ulid()}/{name}")
+    return await desk.house.doorkeeper.admit(caller, _wanted(request, "media", key, name, replace=False))
+
+
+def _wanted(request: Request, bucket: str, key: str, name: str, *, replace: bool) -> Wanted:
+    """What a raw body's head asks for, under that name."""
+    said, headers = Said.by(request), request.headers
+    return Wanted(
         bucket=bucket,
         key=key,
-        name=safe_name(key.rpartition("/")[2]),
-        replace=True,
+        name=name,
+        replace=replace,
         declared_type=said.declared_type,
         length=said.length,
         sha256=body_sha256(request),
@@ -58,26 +71,6 @@ async def _admit_named(request: Request, caller: CallerDep, desk: DeskDep) -> Ad
         if_none_match=headers.get("if-none-match"),
         if_unmodified_since=headers.get("if-unmodified-since"),
     )
-    return await desk.house.doorkeeper.admit(caller, wanted)
-
-
-async def _admit_dropped(request: Request, caller: CallerDep, desk: DeskDep) -> Admission:
-    raw: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
-    name = safe_name(_lenient(raw.removeprefix(b"/u/")) or "upload")
-    said = Said.by(request)
-    wanted = Wanted(
-        bucket="media",
-        key=normalise_key(f"{caller.prefix}{new_ulid()}/{name}"),
-        name=name,
-        replace=False,
-        declared_type=said.declared_type,
-        length=said.length,
-        sha256=body_sha256(request),
-        tags=said.tags,
-        metadata=said.metadata,
-        expires_in=said.expires_in,
-    )
-    return await desk.house.doorkeeper.admit(caller, wanted)
 
 
 def _lenient(raw: bytes) -> str:
