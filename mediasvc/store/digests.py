@@ -1,4 +1,4 @@
-"""Size, SHA-256 and CRC-32 of bytes that pass by, taken in the thread that writes them."""
+"""Size, SHA-256 and CRC-32 of bytes that pass by, taken by the threads that write them."""
 
 import hashlib
 

@@ -4,13 +4,12 @@ import asyncio
 import ctypes
 import errno
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mediasvc.core.errors import StoreFault, StoreFull
-from mediasvc.store.digests import Digests
 
 FILE_MODE, FOLDER_MODE = 0o640, 0o750  # nginx reads by group
 
@@ -82,10 +81,8 @@ class Incoming:
         os.fchmod(self._fd, FILE_MODE)
 
     @disk_errors()
-    def write(self, digests: Digests, batch: Sequence[bytes]) -> None:
-        """Append the chunks and feed them to the digests."""
-        # One piece: a hash that is fed in many lets go of the interpreter and waits for it as often (measured).
-        data = b"".join(batch)
+    def write(self, data: bytes) -> None:
+        """Append."""
         rest = memoryview(data)
         while rest:  # a disk takes less than asked just before it is full
             taken = os.pwrite(self._fd, rest, self._written)
@@ -97,7 +94,6 @@ class Incoming:
                 self._fd, self._on_its_way, self._written - self._on_its_way, _SYNC_FILE_RANGE_WRITE
             )
             self._on_its_way = self._written
-        digests.update(data)
 
     @disk_errors()
     def publish(self) -> None:

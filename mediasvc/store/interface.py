@@ -58,7 +58,7 @@ class BlobStore(Protocol):
     ) -> Stored:
         """Keep `body` under `blob_id`: durable when it returns, or nothing is there.
 
-        `digests` is fed every byte in the thread that writes. `length` is what the client declared: a hint to
+        `digests` is fed every byte, in the store's threads. `length` is what the client declared: a hint to
         plan parts with, never trusted (a body of another length is kept as it is). Raises TooLarge with
         `limit_source="store"`; what `body` raises passes through, and so does cancellation, with everything
         that was written removed.
