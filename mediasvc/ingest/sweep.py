@@ -65,7 +65,7 @@ async def sweep(
                 swept.uploads += 1
         except StoreFault as fault:
             faults[intent.blob_id] = fault
-    while unpurged := [one for one in await catalogue.unpurged(_PAGE) if one not in faults]:
+    while unpurged := [one for one in await _unpurged(catalogue, own_run) if one not in faults]:
         for asset_id in unpurged:
             try:
                 swept.blobs += await purge(store, catalogue, asset_id)
@@ -78,3 +78,10 @@ async def sweep(
     for run in dead:
         runs.end(run)
     return swept
+
+
+async def _unpurged(catalogue: Catalogue, own_run: str | None) -> Collection[str]:
+    """Assets whose doomed bytes nobody is coming for; on the command line, where no dispatcher may run, all."""
+    if own_run is not None:
+        return await catalogue.unpurged(_PAGE)
+    return {record.asset_id for record in await catalogue.doomed_blobs(limit=_PAGE)}

@@ -3,7 +3,8 @@
 The kernel copies from the page cache to the socket; Python only says where from and how much. The classes
 extended here are private to uvicorn: the version is pinned, tests guard it, and where the extension is absent
 (TLS, a platform without sendfile) downloads are streamed. Besides, a request's head has to be complete within
-`HEAD_TIMEOUT` seconds and `MAX_HEAD` bytes, for which uvicorn has no settings.
+`HEAD_TIMEOUT` seconds and `MAX_HEAD` bytes, and a body may pause for `BODY_TIMEOUT` seconds: uvicorn has no
+settings for either.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ Application = Callable[..., Awaitable[None]]
 EXTENSION = "http.response.zerocopysend"
 SUPPORTED = hasattr(os, "sendfile")
 HEAD_TIMEOUT = 30.0
+BODY_TIMEOUT = 60.0  # seconds of silence in the middle of a body, as nginx's client_body_timeout
 MAX_HEAD = 64 * 1024
 # One turn of one connection in the loop: large enough to cost nothing, small enough to be fair.
 MAX_TURN = 2 * 1024 * 1024
@@ -40,6 +42,8 @@ class SendfileProtocol(HttpToolsProtocol):
     """Offers the extension on plain sockets."""
 
     _head_timer: asyncio.TimerHandle | None = None
+    _body_timer: asyncio.TimerHandle | None = None
+    _heard_at = 0.0
     _waiter: asyncio.Future[None] | None = None
     _zero_copy = False
     _in_head = False
@@ -54,10 +58,13 @@ class SendfileProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_came()
+        if self._body_timer is not None:
+            self._body_timer.cancel()
         super().connection_lost(exc)
         self.wake()
 
     def data_received(self, data: bytes) -> None:
+        self._heard_at = self.loop.time()
         was_in_head = self._in_head
         super().data_received(data)
         if was_in_head and self._in_head:
@@ -66,6 +73,8 @@ class SendfileProtocol(HttpToolsProtocol):
                 self.send_400_response("the head is too large")
         if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
             self._await_head()
+        elif self._body_timer is None and self.cycle is not None and self.cycle.more_body:
+            self._body_timer = self.loop.call_later(BODY_TIMEOUT, self._look_after_body)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -77,6 +86,23 @@ class SendfileProtocol(HttpToolsProtocol):
         self._in_head = False
         self._head_came()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = None
+        super().on_message_complete()
+
+    def _look_after_body(self) -> None:
+        """Close on a client that sends no more of a body that we wait for: its upload holds room in a quota."""
+        silent = self.loop.time() - self._heard_at
+        waiting = not self.flow.read_paused and not self.cycle.response_started
+        if waiting and silent >= BODY_TIMEOUT:
+            self._body_timer = None
+            self.transport.close()
+        elif not self.transport.is_closing():
+            again = BODY_TIMEOUT - silent if waiting else BODY_TIMEOUT
+            self._body_timer = self.loop.call_later(again, self._look_after_body)
 
     def on_body(self, body: bytes) -> None:
         """As uvicorn's own, but a piece that finds nothing waiting is handed on as it is: two copies less of

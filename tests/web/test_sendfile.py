@@ -374,3 +374,51 @@ def test_uvicorn_is_the_one_whose_private_classes_we_know() -> None:
     held = inspect.getsource(RequestResponseCycle)
     for name in ("disconnected", "expected_content_length", "chunked_encoding", "response_started", "flow"):
         assert f"self.{name} = " in held
+
+
+async def reads_all(scope: Any, receive: Any, send: Any) -> None:
+    while (message := await receive())["type"] == "http.request" and message["more_body"]:
+        pass
+    if message["type"] == "http.request":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+
+POST = b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n"
+
+
+@pytest.mark.parametrize("sent", [b"", b"12345"], ids=["nothing of it", "half of it"])
+def test_a_body_that_never_ends_closes_the_connection(
+    serve: Callable[..., int], monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(sendfile, "BODY_TIMEOUT", 0.3)
+    with socket.create_connection(("127.0.0.1", serve(reads_all)), timeout=20) as client:
+        client.sendall(POST + sent)
+        assert client.recv(1000) == b""
+
+
+def test_a_body_that_pauses_and_goes_on_is_waited_for(
+    serve: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sendfile, "BODY_TIMEOUT", 1.0)
+    with socket.create_connection(("127.0.0.1", serve(reads_all)), timeout=20) as client:
+        client.sendall(POST)
+        for byte in b"0123456789":
+            time.sleep(0.2)
+            client.sendall(bytes([byte]))
+        assert client.recv(1000).startswith(b"HTTP/1.1 200")
+
+
+def test_a_body_nobody_reads_yet_is_not_held_against_the_client(
+    serve: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sendfile, "BODY_TIMEOUT", 0.2)
+
+    async def reads_late(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(1)
+        await reads_all(scope, receive, send)
+
+    body = bytes(4 << 20)
+    with socket.create_connection(("127.0.0.1", serve(reads_late)), timeout=20) as client:
+        client.sendall(POST.replace(b"10", str(len(body)).encode()) + body)
+        assert client.recv(1000).startswith(b"HTTP/1.1 200")
