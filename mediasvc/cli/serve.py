@@ -22,7 +22,7 @@ from mediasvc.core.errors import StartupRefused
 from mediasvc.settings import Settings
 from mediasvc.web.app import make_app
 from mediasvc.web.deps import Desk
-from mediasvc.web.sendfile import SendfileProtocol
+from mediasvc.web.protocol import ServerProtocol
 from mediasvc.worker import at_work
 
 PATIENCE = 20  # seconds that requests under way get after SIGTERM
@@ -54,7 +54,7 @@ async def _serve(chosen: Settings, listener: socket.socket) -> None:
         app = make_app(Desk(house, ring=dispatcher.ring, healthy=lambda: dispatcher.healthy))
         config = uvicorn.Config(
             app,
-            http=SendfileProtocol,
+            http=ServerProtocol,
             ws="none",
             lifespan="off",
             log_config=None,

@@ -1,31 +1,20 @@
-"""Zero-copy without nginx: uvicorn's protocol with the ASGI extension `http.response.zerocopysend`.
+"""Zero-copy without nginx: an ASGI `send` with the extension `http.response.zerocopysend`.
 
-The kernel copies from the page cache to the socket; Python only says where from and how much. The classes
-extended here are private to uvicorn: the version is pinned, tests guard it, and where the extension is absent
-(TLS, a platform without sendfile) downloads are streamed. Besides, a request's head has to be complete within
-`HEAD_TIMEOUT` seconds and `MAX_HEAD` bytes, and a body may pause for `BODY_TIMEOUT` seconds: uvicorn has no
-settings for either.
+The kernel copies from the page cache to the socket; Python only says where from and how much. Where the extension
+is absent (TLS, a platform without sendfile) downloads are streamed.
 """
 
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
-from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-
-from mediasvc.web.errors import malformed_request
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 Message = MutableMapping[str, Any]
-Application = Callable[..., Awaitable[None]]
 
 EXTENSION = "http.response.zerocopysend"
 SUPPORTED = hasattr(os, "sendfile")
-HEAD_TIMEOUT = 30.0
-BODY_TIMEOUT = 60.0  # seconds of silence in the middle of a body, as nginx's client_body_timeout
-MAX_HEAD = 64 * 1024
 # One turn of one connection in the loop: large enough to cost nothing, small enough to be fair.
 MAX_TURN = 2 * 1024 * 1024
 # Up to here reading and writing costs two thirds of sendfile (measured on loopback), and a slow reader holds no more.
@@ -38,136 +27,18 @@ class FileBroken(OSError):
     """The file ended early or could not be read: the answer had begun, so the connection was cut."""
 
 
-class SendfileProtocol(HttpToolsProtocol):
-    """Offers the extension on plain sockets."""
+class Connection(Protocol):
+    """What sending a file needs of the protocol that serves a connection."""
 
-    _head_timer: asyncio.TimerHandle | None = None
-    _body_timer: asyncio.TimerHandle | None = None
-    _heard_at = 0.0
-    _waiter: asyncio.Future[None] | None = None
-    _zero_copy = False
-    _in_head = False
-    _head_size = 0
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._zero_copy = SUPPORTED and self.scheme == "http"
-        # Good only while the transport is not closing: after that the number may be another connection's.
-        self.fd: int = transport.get_extra_info("socket").fileno()
-        self._await_head()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._head_came()
-        if self._body_timer is not None:
-            self._body_timer.cancel()
-        super().connection_lost(exc)
-        self.wake()
-
-    def data_received(self, data: bytes) -> None:
-        self._heard_at = self.loop.time()
-        was_in_head = self._in_head
-        super().data_received(data)
-        if was_in_head and self._in_head:
-            self._head_size += len(data)
-            if self._head_size > MAX_HEAD and not self.transport.is_closing():
-                self.send_400_response("the head is too large")
-        if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
-            self._await_head()
-        elif self._body_timer is None and self.cycle is not None and self.cycle.more_body:
-            self._body_timer = self.loop.call_later(BODY_TIMEOUT, self._look_after_body)
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._in_head, self._head_size = True, 0
-        if self._zero_copy:
-            self.scope["extensions"] = {EXTENSION: {}}
-
-    def on_headers_complete(self) -> None:
-        self._in_head = False
-        self._head_came()
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        if self._body_timer is not None:
-            self._body_timer.cancel()
-            self._body_timer = None
-        super().on_message_complete()
-
-    def _look_after_body(self) -> None:
-        """Close on a client that sends no more of a body that we wait for: its upload holds room in a quota."""
-        silent = self.loop.time() - self._heard_at
-        waiting = not self.flow.read_paused and not self.cycle.response_started
-        if waiting and silent >= BODY_TIMEOUT:
-            self._body_timer = None
-            self.transport.close()
-        elif not self.transport.is_closing():
-            again = BODY_TIMEOUT - silent if waiting else BODY_TIMEOUT
-            self._body_timer = self.loop.call_later(again, self._look_after_body)
-
-    def on_body(self, body: bytes) -> None:
-        """As uvicorn's own, but a piece that finds nothing waiting is handed on as it is: two copies less of
-        every byte of an upload."""
-        cycle = self.cycle
-        if cycle.body or cycle.response_complete:
-            super().on_body(body)
-            return
-        cycle.body = body  # type: ignore[assignment]  # what `receive` gives is `bytes(body)`: the same object
-        if len(body) > HIGH_WATER_LIMIT:
-            self.flow.pause_reading()
-        cycle.message_event.set()
-
-    def send_400_response(self, msg: str) -> None:
-        """What is no HTTP gets a problem too, unless it would end up inside the answer to an earlier request."""
-        cycle = self.cycle
-        if cycle is None or cycle.response_complete or (cycle.more_body and not cycle.response_started):
-            self.transport.write(malformed_request())
-        self.transport.close()
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        if self._zero_copy:
-            app = partial(_answer, app, self, cycle)
-        super()._start_asgi_task(cycle, app)
-
-    def _await_head(self) -> None:
-        if not self.transport.is_closing():
-            self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self._head_overdue)
-
-    def _head_came(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-    def _head_overdue(self) -> None:
-        self._head_timer = None
-        self.transport.close()
+    transport: asyncio.Transport
+    loop: asyncio.AbstractEventLoop
+    fd: int
 
     async def writable(self, fd: int) -> None:
         """Until the socket takes bytes again, or the connection is lost."""
-        self._waiter = waiter = self.loop.create_future()
-        self.loop.add_writer(fd, self.wake)
-        try:
-            await waiter
-        finally:
-            self.loop.remove_writer(fd)
-            self._waiter = None
-
-    def wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
 
-async def _answer(
-    app: Application,
-    protocol: SendfileProtocol,
-    cycle: RequestResponseCycle,
-    scope: Message,
-    receive: Callable[[], Awaitable[Message]],
-    send: Callable[[Any], Awaitable[None]],
-) -> None:
-    await app(scope, receive, _Sender(protocol, cycle, send))
-
-
-class _Cork:
+class Cork:
     """A transport that holds what is written, so that an answer's head leaves with the first of its body.
 
     A system call and a wake-up of the client less: a sixth of the cost of a small download (measured). What is
@@ -199,26 +70,26 @@ class _Cork:
             self._transport.writelines(held)
 
 
-class _Sender:
+class Sender:
     """An ASGI `send` that also takes files."""
 
     __slots__ = ("_cork", "_cycle", "_protocol", "_send")
 
     def __init__(
         self,
-        protocol: SendfileProtocol,
+        protocol: Connection,
         cycle: RequestResponseCycle,
         send: Callable[[Any], Awaitable[None]],
     ) -> None:
         self._protocol = protocol
         self._cycle = cycle
         self._send = send
-        self._cork: _Cork | None = None
+        self._cork: Cork | None = None
 
     async def __call__(self, message: Message) -> None:
         """Raises ConnectionResetError where a file's client has gone, FileBroken where it has less than `count`."""
         if message["type"] == "http.response.start":
-            self._cork = _Cork(self._protocol.transport, self._protocol.loop)
+            self._cork = Cork(self._protocol.transport, self._protocol.loop)
             self._cycle.transport = self._cork  # type: ignore[assignment]  # it quacks
             await self._send(message)
             return

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from mediasvc.web.sendfile import SendfileProtocol
+from mediasvc.web.protocol import ServerProtocol
 
 Serve = Callable[..., int]
 
@@ -22,7 +22,7 @@ def _serving(app: Callable[..., Awaitable[None]], **config: Any) -> Iterator[int
     listening = socket.create_server(("127.0.0.1", 0), backlog=512)
     server = uvicorn.Server(
         uvicorn.Config(
-            app, http=SendfileProtocol, loop="uvloop", ws="none", log_config=None, access_log=False, **config
+            app, http=ServerProtocol, loop="uvloop", ws="none", log_config=None, access_log=False, **config
         )
     )
     server.config.timeout_graceful_shutdown = 3

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from mediasvc.web import sendfile
+from mediasvc.web import protocol, sendfile
 from mediasvc.web.sendfile import EXTENSION, FileBroken
 
 CONTENT = random.Random(8).randbytes(9 * 1024 * 1024 + 123)
@@ -298,7 +298,7 @@ def test_over_tls_the_extension_is_not_offered(
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sendfile, "HEAD_TIMEOUT", 0.3)
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT", 0.3)
 
 
 HEAD = b"GET /?0-3 HTTP/1.1\r\nHost: x\r\n"
@@ -391,7 +391,7 @@ POST = b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n"
 def test_a_body_that_never_ends_closes_the_connection(
     serve: Callable[..., int], monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    monkeypatch.setattr(sendfile, "BODY_TIMEOUT", 0.3)
+    monkeypatch.setattr(protocol, "BODY_TIMEOUT", 0.3)
     with socket.create_connection(("127.0.0.1", serve(reads_all)), timeout=20) as client:
         client.sendall(POST + sent)
         assert client.recv(1000) == b""
@@ -400,7 +400,7 @@ def test_a_body_that_never_ends_closes_the_connection(
 def test_a_body_that_pauses_and_goes_on_is_waited_for(
     serve: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sendfile, "BODY_TIMEOUT", 1.0)
+    monkeypatch.setattr(protocol, "BODY_TIMEOUT", 1.0)
     with socket.create_connection(("127.0.0.1", serve(reads_all)), timeout=20) as client:
         client.sendall(POST)
         for byte in b"0123456789":
@@ -412,7 +412,7 @@ def test_a_body_that_pauses_and_goes_on_is_waited_for(
 def test_a_body_nobody_reads_yet_is_not_held_against_the_client(
     serve: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sendfile, "BODY_TIMEOUT", 0.2)
+    monkeypatch.setattr(protocol, "BODY_TIMEOUT", 0.2)
 
     async def reads_late(scope: Any, receive: Any, send: Any) -> None:
         await asyncio.sleep(1)
