@@ -6,11 +6,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from mediasvc.core.access import SCOPES, Key
 from mediasvc.core.asset import Asset
-from mediasvc.core.bucket import Bucket
 from mediasvc.core.durations import parse_duration
-from mediasvc.core.media_types import essence
 from mediasvc.core.task import Task
 from mediasvc.web.urls import asset_url, rendition_url
 
@@ -20,23 +17,8 @@ def rfc3339(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _when(seconds: float | None) -> str | None:
+def when(seconds: float | None) -> str | None:
     return None if seconds is None else rfc3339(seconds)
-
-
-def _allowed_type(text: str) -> str:
-    text = text.strip().lower()
-    if text.endswith("/*") and essence(text[:-1] + "x"):
-        return text
-    if (media_type := essence(text)) is None:
-        raise ValueError(f"{text!r} is no media type; write image/png or image/*")
-    return media_type
-
-
-def _scope(text: str) -> str:
-    if text not in SCOPES:
-        raise ValueError(f"{text!r} is no scope; there are {', '.join(SCOPES)}")
-    return text
 
 
 def _tag(text: Any) -> Any:
@@ -132,7 +114,7 @@ class AssetOut(BaseModel):
             version=asset.version,
             state=asset.state,
             created_at=rfc3339(asset.created_at),
-            expires_at=_when(asset.expires_at),
+            expires_at=when(asset.expires_at),
             tags=asset.tags,
             metadata=asset.metadata,
             facts={name: fact for name, fact in asset.facts.items() if with_gps or name != "gps"},
@@ -227,111 +209,10 @@ class TaskOut(BaseModel):
             attempts=task.attempts,
             detail=task.detail,
             created_at=rfc3339(task.created_at),
-            started_at=_when(task.started_at),
-            finished_at=_when(task.finished_at),
+            started_at=when(task.started_at),
+            finished_at=when(task.finished_at),
         )
 
 
 class Timeline(BaseModel):
     tasks: list[TaskOut]
-
-
-class BucketPolicy(In):
-    """What a bucket allows; a field not sent stays as it is (or gets its default)."""
-
-    public: bool | None = None
-    max_asset_size: Size | None = None
-    allowed_types: (
-        Annotated[list[Annotated[str, BeforeValidator(_allowed_type)]], Field(max_length=256)] | None
-    ) = None
-    default_ttl: Duration | None = None
-    quota_bytes: Size | None = None
-    quota_assets: Size | None = None
-    metadata_policy: str | None = Field(
-        None, description="`keep`, the only one that is built", examples=["keep"]
-    )
-    presets: Any = Field(None, description="not built yet: refused")
-    cors_origins: Any = Field(None, description="not built yet: refused")
-    download_rate: Any = Field(None, description="not built yet: refused")
-
-
-class BucketIn(BucketPolicy):
-    name: Annotated[str, Field(examples=["photos"])]
-
-
-class BucketOut(BaseModel):
-    name: str
-    created_at: str
-    public: bool
-    max_asset_size: int | None
-    allowed_types: Sequence[str]
-    default_ttl: float | None
-    quota_bytes: int | None
-    quota_assets: int | None
-    metadata_policy: str
-
-    @classmethod
-    def of(cls, bucket: Bucket) -> Self:
-        return cls(
-            name=bucket.name,
-            created_at=rfc3339(bucket.created_at),
-            public=bucket.public,
-            max_asset_size=bucket.max_asset_size,
-            allowed_types=bucket.allowed_types,
-            default_ttl=bucket.default_ttl,
-            quota_bytes=bucket.quota_bytes,
-            quota_assets=bucket.quota_assets,
-            metadata_policy="keep",
-        )
-
-
-class BucketList(BaseModel):
-    buckets: list[BucketOut]
-    next_cursor: str | None
-
-
-class KeyIn(In):
-    name: Annotated[str, Field(max_length=200)] = ""
-    scopes: Annotated[list[Annotated[str, BeforeValidator(_scope)]], Field(min_length=1)] = Field(
-        examples=[["assets:write"]]
-    )
-    bucket: str | None = None
-    prefix: Annotated[str, Field(max_length=1024)] = ""
-    expires_in: Duration | None = None
-    max_asset_size: Size | None = None
-
-
-class KeyOut(BaseModel):
-    id: str
-    name: str
-    hint: str = Field(description="how the secret begins")
-    scopes: list[str]
-    bucket: str | None
-    prefix: str
-    created_at: str
-    expires_at: str | None
-    max_asset_size: int | None
-
-    @classmethod
-    def of(cls, key: Key, **more: Any) -> Self:
-        return cls(
-            id=key.id,
-            name=key.name,
-            hint=key.hint,
-            scopes=sorted(key.scopes),
-            bucket=key.bucket,
-            prefix=key.prefix,
-            created_at=rfc3339(key.created_at),
-            expires_at=_when(key.expires_at),
-            max_asset_size=key.max_asset_size,
-            **more,
-        )
-
-
-class NewKeyOut(KeyOut):
-    secret: str = Field(description="shown this once", examples=["msk_…"])
-
-
-class KeyList(BaseModel):
-    keys: list[KeyOut]
-    next_cursor: str | None

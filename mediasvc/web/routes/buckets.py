@@ -11,10 +11,10 @@ from mediasvc.core.access import Caller
 from mediasvc.core.bucket import Bucket
 from mediasvc.core.errors import BadRequest, NotFound
 from mediasvc.core.keys import check_bucket_name
+from mediasvc.web.admin_schemas import BucketIn, BucketList, BucketOut, BucketPolicy
 from mediasvc.web.cursor import decode_cursor, encode_cursor
 from mediasvc.web.deps import CallerDep, DeskDep, require
 from mediasvc.web.problems import problems
-from mediasvc.web.schemas import BucketIn, BucketList, BucketOut, BucketPolicy
 
 router = APIRouter(prefix="/v1/buckets", tags=["buckets"])
 _NOT_BUILT = ("presets", "cors_origins", "download_rate")

@@ -11,10 +11,10 @@ from mediasvc.core.access import Caller, Key
 from mediasvc.core.errors import Forbidden, NotFound
 from mediasvc.core.ids import new_key_id, new_key_secret, well_formed
 from mediasvc.core.keys import check_bucket_name, normalise_prefix
+from mediasvc.web.admin_schemas import KeyIn, KeyList, KeyOut, NewKeyOut
 from mediasvc.web.cursor import decode_cursor, encode_cursor
 from mediasvc.web.deps import CallerDep, Desk, DeskDep, require
 from mediasvc.web.problems import problems
-from mediasvc.web.schemas import KeyIn, KeyList, KeyOut, NewKeyOut
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 

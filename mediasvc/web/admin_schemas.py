@@ -1,0 +1,127 @@
+"""Buckets and keys as JSON."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, Field
+
+from mediasvc.core.access import SCOPES, Key
+from mediasvc.core.bucket import Bucket
+from mediasvc.core.media_types import essence
+from mediasvc.web.schemas import Duration, In, Size, rfc3339, when
+
+
+def _allowed_type(text: str) -> str:
+    text = text.strip().lower()
+    if text.endswith("/*") and essence(text[:-1] + "x"):
+        return text
+    if (media_type := essence(text)) is None:
+        raise ValueError(f"{text!r} is no media type; write image/png or image/*")
+    return media_type
+
+
+def _scope(text: str) -> str:
+    if text not in SCOPES:
+        raise ValueError(f"{text!r} is no scope; there are {', '.join(SCOPES)}")
+    return text
+
+
+class BucketPolicy(In):
+    """What a bucket allows; a field not sent stays as it is (or gets its default)."""
+
+    public: bool | None = None
+    max_asset_size: Size | None = None
+    allowed_types: (
+        Annotated[list[Annotated[str, BeforeValidator(_allowed_type)]], Field(max_length=256)] | None
+    ) = None
+    default_ttl: Duration | None = None
+    quota_bytes: Size | None = None
+    quota_assets: Size | None = None
+    metadata_policy: str | None = Field(
+        None, description="`keep`, the only one that is built", examples=["keep"]
+    )
+    presets: Any = Field(None, description="not built yet: refused")
+    cors_origins: Any = Field(None, description="not built yet: refused")
+    download_rate: Any = Field(None, description="not built yet: refused")
+
+
+class BucketIn(BucketPolicy):
+    name: Annotated[str, Field(examples=["photos"])]
+
+
+class BucketOut(BaseModel):
+    name: str
+    created_at: str
+    public: bool
+    max_asset_size: int | None
+    allowed_types: Sequence[str]
+    default_ttl: float | None
+    quota_bytes: int | None
+    quota_assets: int | None
+    metadata_policy: str
+
+    @classmethod
+    def of(cls, bucket: Bucket) -> Self:
+        return cls(
+            name=bucket.name,
+            created_at=rfc3339(bucket.created_at),
+            public=bucket.public,
+            max_asset_size=bucket.max_asset_size,
+            allowed_types=bucket.allowed_types,
+            default_ttl=bucket.default_ttl,
+            quota_bytes=bucket.quota_bytes,
+            quota_assets=bucket.quota_assets,
+            metadata_policy="keep",
+        )
+
+
+class BucketList(BaseModel):
+    buckets: list[BucketOut]
+    next_cursor: str | None
+
+
+class KeyIn(In):
+    name: Annotated[str, Field(max_length=200)] = ""
+    scopes: Annotated[list[Annotated[str, BeforeValidator(_scope)]], Field(min_length=1)] = Field(
+        examples=[["assets:write"]]
+    )
+    bucket: str | None = None
+    prefix: Annotated[str, Field(max_length=1024)] = ""
+    expires_in: Duration | None = None
+    max_asset_size: Size | None = None
+
+
+class KeyOut(BaseModel):
+    id: str
+    name: str
+    hint: str = Field(description="how the secret begins")
+    scopes: list[str]
+    bucket: str | None
+    prefix: str
+    created_at: str
+    expires_at: str | None
+    max_asset_size: int | None
+
+    @classmethod
+    def of(cls, key: Key, **more: Any) -> Self:
+        return cls(
+            id=key.id,
+            name=key.name,
+            hint=key.hint,
+            scopes=sorted(key.scopes),
+            bucket=key.bucket,
+            prefix=key.prefix,
+            created_at=rfc3339(key.created_at),
+            expires_at=when(key.expires_at),
+            max_asset_size=key.max_asset_size,
+            **more,
+        )
+
+
+class NewKeyOut(KeyOut):
+    secret: str = Field(description="shown this once", examples=["msk_…"])
+
+
+class KeyList(BaseModel):
+    keys: list[KeyOut]
+    next_cursor: str | None
