@@ -144,6 +144,17 @@ def answers(url: str) -> bool:
 
 
 @contextmanager
+def bare(place: Workplace) -> Iterator[Server]:
+    """bare.py: uvicorn with our protocol and nothing behind it."""
+    port = free_port()
+    folder = place.folder / f"bare-{port}"
+    folder.mkdir()
+    command = [sys.executable, str(Path(__file__).with_name("bare.py")), str(port)]
+    with running(command, f"http://127.0.0.1:{port}", "/", folder=folder) as server:
+        yield server
+
+
+@contextmanager
 def mediasvc(place: Workplace, **env: str) -> Iterator[Server]:
     """`mediasvc serve` on a data directory of its own."""
     port = free_port()
