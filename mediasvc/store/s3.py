@@ -66,10 +66,10 @@ class S3Store:
 
     async def _look(self) -> None:
         # A listing and not HEAD: only an answer with a body says what is wrong.
-        await self._client.ask_once("list_objects_v2", MaxKeys=1)
+        await self._client.probe("list_objects_v2", MaxKeys=1)
         if not self._accepted:
-            await self._client.ask_once("put_object", Key=PROBE, Body=b"")
-            await self._client.ask_once("delete_object", Key=PROBE)
+            await self._client.probe("put_object", Key=PROBE, Body=b"")
+            await self._client.probe("delete_object", Key=PROBE)
             self._accepted = True
 
     def _advice(self, code: str) -> str:

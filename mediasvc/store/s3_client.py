@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -41,6 +42,10 @@ class StoreAway(Exception):
     """No answer, or one that says: later."""
 
 
+class GivenUp(Exception):
+    """The store has been away for longer than anybody asks again: this question was not put to it."""
+
+
 class UploadGone(StoreFault):
     """Somebody has aborted or completed the multipart upload."""
 
@@ -74,6 +79,8 @@ class S3Client:
     def __init__(self, url: S3Url) -> None:
         self.url = url
         self._calls = ThreadPoolExecutor(16, "s3-call")
+        self._away_since: float | None = None  # since when nothing has been answered
+        self._trying = False
         config = Config(
             signature_version="s3v4",
             # boto3's own checksums are answered with 411 by RGW 16 over TLS, and it does not check them.
@@ -93,8 +100,37 @@ class S3Client:
             "s3", region_name=url.region, endpoint_url=url.endpoint, config=config
         )
 
+    def call_unless_away(self, operation: str, **parameters: Any) -> Any:
+        """As `call`. Where the store has been away for longer than anybody asks again, one question at a time is put
+        to it and the others fail at once with GivenUp: in a queue for threads they would wait ever longer."""
+        if self._away_since is None or time.monotonic() - self._away_since < RETRY_SECONDS:
+            return self.call(operation, **parameters)
+        if self._trying:
+            raise GivenUp
+        self._trying = True
+        try:
+            return self.call(operation, **parameters)
+        except StoreAway as error:
+            raise GivenUp from error
+        finally:
+            self._trying = False
+
     def call(self, operation: str, **parameters: Any) -> Any:
         """Ask once and block. Raises StoreAway or StoreRefused."""
+        began = time.monotonic()
+        try:
+            answer = self._call(operation, **parameters)
+        except StoreAway:
+            if self._away_since is None:
+                self._away_since = began
+            raise
+        except StoreRefused:
+            self._away_since = None
+            raise
+        self._away_since = None
+        return answer
+
+    def _call(self, operation: str, **parameters: Any) -> Any:
         try:
             return getattr(self._sdk, operation)(Bucket=self.url.bucket, **parameters)
         except ClientError as error:
@@ -108,10 +144,15 @@ class S3Client:
         except (HTTPClientError, ConnectionError, ResponseParserError) as error:
             raise StoreAway(str(error)) from error
 
-    async def ask_once(self, operation: str, **parameters: Any) -> Any:
-        """`call` in a thread. One that is no longer waited for is left to its timeout; it holds nothing."""
+    async def probe(self, operation: str, **parameters: Any) -> Any:
+        """`call` in a thread, however long the store has been away: whoever asks wants to know."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._calls, lambda: self.call(operation, **parameters))
+
+    async def ask_once(self, operation: str, **parameters: Any) -> Any:
+        """`call_unless_away` in a thread. One that is no longer waited for is left to its timeout; it holds nothing."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._calls, lambda: self.call_unless_away(operation, **parameters))
 
     async def ask(self, operation: str, **parameters: Any) -> Any:
         """Again while the store is away. Raises StoreUnavailable within 24 s, BlobMissing, StoreFull, StoreFault."""
@@ -151,7 +192,7 @@ class S3Client:
         try:
             async with asyncio.timeout(seconds):
                 return await self._insist(attempt)
-        except (StoreAway, TimeoutError) as error:
+        except (StoreAway, GivenUp, TimeoutError) as error:
             raise StoreUnavailable("the store does not answer; try again in a moment") from error
         except StoreRefused as refusal:
             raise refusal.as_store_error() from refusal

@@ -40,7 +40,7 @@ class Download:
     def _get(self) -> None:
         ranged = {} if self._at == 0 and self._stop is None else {"Range": f"bytes={self._at}-{self._last}"}
         try:
-            answer = self._client.call("get_object", Key=self._blob_id, **ranged)
+            answer = self._client.call_unless_away("get_object", Key=self._blob_id, **ranged)
         except StoreRefused as refusal:
             if refusal.status == 416:
                 raise StoreUnavailable(f"a blob ended before byte {self._at}") from refusal

@@ -193,7 +193,12 @@ class Outgoing:
         async def attempt() -> Any:
             body.seek(0)
             return await in_thread(
-                self._senders, self._client.call, operation, Key=self._blob_id, Body=body, **parameters
+                self._senders,
+                self._client.call_unless_away,
+                operation,
+                Key=self._blob_id,
+                Body=body,
+                **parameters,
             )
 
         answer = await self._client.insist(attempt, seconds=None)

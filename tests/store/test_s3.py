@@ -88,6 +88,10 @@ async def everything_is_unavailable(store: S3Store, blob_id: str) -> None:
         store.discard(blob_id),
         store.check(),
         read(),
+        # More than there are threads: who stands in the queue is told in time as well.
+        *(store.put(new_blob_id(), body(10), Digests()) for _ in range(60)),
+        *(store.stat(blob_id) for _ in range(60)),
+        *(read() for _ in range(60)),
     ]
     async with asyncio.timeout(30):
         outcomes = await asyncio.gather(*asked, return_exceptions=True)
