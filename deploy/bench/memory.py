@@ -4,20 +4,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-from ceph import KEYS, gateway
+from ceph import gateway
 from machine import AUTHORISED, KEY, Figure, Server, Workplace, curl, mediasvc
-from store import provision
 
 
 def measure(place: Workplace) -> Iterator[Figure]:
     source = place.file(2048)
     with mediasvc(place) as ours:
         yield from by_every_door(ours, source, "disk", 60)
-    with gateway(place) as endpoint:
-        url = f"s3://bench?endpoint={endpoint}&region=us-east-1"
-        provision(url)
-        with mediasvc(place, MEDIASVC_STORE_URL=url, **KEYS) as ours:
-            yield from by_every_door(ours, source, "S3", 150)
+    with gateway(place) as s3, mediasvc(place, **s3.env) as ours:
+        yield from by_every_door(ours, source, "S3", 150)
 
 
 def by_every_door(ours: Server, source: Path, store: str, goal: float) -> Iterator[Figure]:

@@ -8,9 +8,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
-from ceph import KEYS, gateway
+from ceph import gateway
 from machine import AUTHORISED, Figure, Server, Workplace, curl, mediasvc
-from store import provision
 
 READERS = 500
 SECONDS = 8.0
@@ -20,11 +19,8 @@ def measure(place: Workplace) -> Iterator[Figure]:
     source = place.file(1024)
     with mediasvc(place) as ours:
         yield from slow_readers(ours, source, "from disk", 50)
-    with gateway(place) as endpoint:
-        url = f"s3://bench?endpoint={endpoint}&region=us-east-1"
-        provision(url)
-        with mediasvc(place, MEDIASVC_STORE_URL=url, **KEYS) as ours:
-            yield from slow_readers(ours, source, "streamed from S3", 1024)
+    with gateway(place) as s3, mediasvc(place, **s3.env) as ours:
+        yield from slow_readers(ours, source, "streamed from S3", 1024)
 
 
 def slow_readers(ours: Server, source: Path, way: str, goal: float) -> Iterator[Figure]:

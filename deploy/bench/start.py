@@ -4,18 +4,14 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 
-from ceph import KEYS, gateway
+from ceph import gateway
 from machine import Figure, Workplace, mediasvc
-from store import provision
 
 
 def measure(place: Workplace) -> Iterator[Figure]:
     for store, goal in (("disk", 120), ("S3", 150)):
-        with gateway(place) if store == "S3" else nullcontext() as endpoint:
-            env = {}
-            if endpoint:
-                env = {"MEDIASVC_STORE_URL": f"s3://bench?endpoint={endpoint}&region=us-east-1", **KEYS}
-                provision(env["MEDIASVC_STORE_URL"])
+        with gateway(place) if store == "S3" else nullcontext() as s3:
+            env = s3.env if s3 else {}
             ready = []
             for _ in range(place.rounds):
                 with mediasvc(place, **env) as ours:

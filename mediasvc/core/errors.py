@@ -9,8 +9,8 @@ the command line prints `str(error)` and exits with `exit_code`. Anything outsid
       │    └─ RenditionPending (404, come back)
       ├─ Conflict 409   PreconditionFailed 412
       ├─ TooLarge  QuotaExceeded                                413
-      ├─ TypeNotAllowed 415   RangeNotSatisfiable 416   ChecksumMismatch 422
-      ├─ StoreFull 507
+      ├─ TypeNotAllowed 415   RangeNotSatisfiable 416   ChecksumMismatch  InvalidInput 422
+      ├─ StoreFull 507   StoreFault 503
       ├─ Unavailable 503: StoreUnavailable  CatalogueUnavailable
       └─ StartupRefused: one sentence that stops the start (never sent over HTTP)
 """
