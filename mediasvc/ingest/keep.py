@@ -26,7 +26,7 @@ class Keeper:
 
     async def keep(
         self,
-        body: AsyncIterable[bytes],
+        body: AsyncIterable[bytes | memoryview],
         *,
         length: int | None = None,
         reserve: Callable[[Transaction, str], Awaitable[Intent]] | None = None,

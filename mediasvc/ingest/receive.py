@@ -55,11 +55,11 @@ class Receiver:
         self._derives = derives
         self._why_not = why_not
 
-    async def receive(self, admission: Admission, body: AsyncIterable[bytes]) -> Received:
+    async def receive(self, admission: Admission, body: AsyncIterable[bytes | memoryview]) -> Received:
         """Store one body as one asset: durable and visible when this returns, or nothing is left of it."""
         return (await self.commit([await self.keep(admission, body)]))[0]
 
-    async def keep(self, admission: Admission, body: AsyncIterable[bytes]) -> Kept:
+    async def keep(self, admission: Admission, body: AsyncIterable[bytes | memoryview]) -> Kept:
         """Make the bytes durable. Raises TooLarge, QuotaExceeded, TypeNotAllowed, ChecksumMismatch, what the
         store raises, and whatever `body` raises; then nothing is left."""
         wanted = admission.wanted
@@ -143,16 +143,16 @@ class Receiver:
 class _Checked:
     """A body that is counted and sniffed as it passes; stops at the first byte that is too many."""
 
-    def __init__(self, admission: Admission, body: AsyncIterable[bytes]) -> None:
+    def __init__(self, admission: Admission, body: AsyncIterable[bytes | memoryview]) -> None:
         self._admission = admission
         self._body = body
         self.room: int | None = None
         self.head = b""
         self.media_type = "application/octet-stream"
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def __aiter__(self) -> AsyncIterator[bytes | memoryview]:
         limit, size, sniffed = self._admission.limit, 0, False
-        held: list[bytes] = []
+        held: list[bytes | memoryview] = []
         async for chunk in self._body:
             size += len(chunk)
             if limit and size > limit.bytes:
@@ -175,9 +175,9 @@ class _Checked:
             for chunk in held:
                 yield chunk
 
-    def _sniff(self, held: Sequence[bytes]) -> None:
+    def _sniff(self, held: Sequence[bytes | memoryview]) -> None:
         wanted, bucket = self._admission.wanted, self._admission.bucket
-        self.head = b"".join(held)[:HEAD_SIZE]
+        self.head = b"".join(chunk[:HEAD_SIZE] for chunk in held)[:HEAD_SIZE]
         self.media_type = decide(self.head, wanted.declared_type, wanted.name)
         if not bucket.allows_type(self.media_type):
             raise type_refused(bucket, self.media_type)

@@ -1,8 +1,8 @@
 """What the local store does to its disk, in the threads that do it: one blob being written, folders synced."""
 
 import asyncio
-import ctypes
 import errno
+import fcntl
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
@@ -10,17 +10,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mediasvc.core.errors import StoreFault, StoreFull
+from mediasvc.store.slabs import SLAB
 
 FILE_MODE, FOLDER_MODE = 0o640, 0o750  # nginx reads by group
 
-# A long body goes to the disk while it still arrives, so that the sync at its end has little left to do: a fifth of
-# the time of 512 MiB (measured). Python has no name for the system call; where the C library has none, all waits
-# for the sync.
-WRITE_BACK = 8 * 1024 * 1024  # bytes
-_SYNC_FILE_RANGE_WRITE = 2
-_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
-if _sync_file_range is not None:
-    _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+# Whole slabs go past the page cache: a third of an upload's kernel time, and what others read stays in memory. A file
+# system that cannot do it says so.
+_DIRECT: int = getattr(os, "O_DIRECT", 0)
 
 # EFBIG is what a limit on file sizes answers (`ulimit -f`, a file system's own).
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -70,7 +66,7 @@ class Incoming:
         self._final = final
         self._fd = -1
         self._written = 0
-        self._on_its_way = 0  # of the bytes written
+        self._direct = False
         self._published = False
 
     @disk_errors()
@@ -81,19 +77,35 @@ class Incoming:
         os.fchmod(self._fd, FILE_MODE)
 
     @disk_errors()
-    def write(self, data: bytes) -> None:
-        """Append."""
-        rest = memoryview(data)
-        while rest:  # a disk takes less than asked just before it is full
-            taken = os.pwrite(self._fd, rest, self._written)
+    def write(self, data: memoryview) -> None:
+        """Append. `data` is a slab; only the last one is shorter."""
+        if self._go_direct(_DIRECT != 0 and len(data) == SLAB and self._written % SLAB == 0):
+            try:
+                taken = os.pwrite(self._fd, data, self._written)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+            else:
+                self._written += taken
+                data = data[taken:]
+            if not data:
+                return
+            self._go_direct(False)
+        while data:  # a disk takes less than asked just before it is full
+            taken = os.pwrite(self._fd, data, self._written)
             self._written += taken
-            rest = rest[taken:]
-        if _sync_file_range is not None and self._written - self._on_its_way >= WRITE_BACK:
-            # Only a start: whether it went well is what the sync at the end says.
-            _sync_file_range(
-                self._fd, self._on_its_way, self._written - self._on_its_way, _SYNC_FILE_RANGE_WRITE
-            )
-            self._on_its_way = self._written
+            data = data[taken:]
+
+    def _go_direct(self, direct: bool) -> bool:
+        """Write past the page cache from now on, or no longer; gives what is so."""
+        if direct != self._direct:
+            try:
+                fcntl.fcntl(self._fd, fcntl.F_SETFL, _DIRECT if direct else 0)
+                self._direct = direct
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+        return self._direct
 
     @disk_errors()
     def publish(self) -> None:

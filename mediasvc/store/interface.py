@@ -54,7 +54,12 @@ class BlobStore(Protocol):
         """Raise StoreUnavailable unless the store answers and can be written to, within 5 s (for /readyz)."""
 
     async def put(
-        self, blob_id: str, body: AsyncIterable[bytes], digests: Digests, *, length: int | None = None
+        self,
+        blob_id: str,
+        body: AsyncIterable[bytes | memoryview],
+        digests: Digests,
+        *,
+        length: int | None = None,
     ) -> Stored:
         """Keep `body` under `blob_id`: durable when it returns, or nothing is there.
 

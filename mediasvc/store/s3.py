@@ -8,7 +8,6 @@ from contextlib import aclosing, asynccontextmanager, suppress
 
 from mediasvc.core.errors import StartupRefused, StoreUnavailable
 from mediasvc.core.span import Span
-from mediasvc.store.batches import in_batches
 from mediasvc.store.budget import ByteBudget
 from mediasvc.store.digests import Digests
 from mediasvc.store.interface import BlobMissing, Stored
@@ -17,6 +16,7 @@ from mediasvc.store.parts import LARGEST, MAX_BLOB_SIZE, PartPlan
 from mediasvc.store.s3_client import S3Client, StoreAway, StoreRefused
 from mediasvc.store.s3_download import Download
 from mediasvc.store.s3_upload import Outgoing
+from mediasvc.store.slabs import in_turn
 from mediasvc.store.threads import unbroken
 from mediasvc.store.url import S3Url
 
@@ -97,13 +97,18 @@ class S3Store:
         return f"the store {at} refuses to work with bucket {self._url.bucket} ({code}): check MEDIASVC_STORE_URL"
 
     async def put(
-        self, blob_id: str, body: AsyncIterable[bytes], digests: Digests, *, length: int | None = None
+        self,
+        blob_id: str,
+        body: AsyncIterable[bytes | memoryview],
+        digests: Digests,
+        *,
+        length: int | None = None,
     ) -> Stored:
         plan = PartPlan(length)
         self._memory.begin()
         outgoing = Outgoing(self._client, self._senders, self._budget, self._memory, blob_id, plan, digests)
         try:
-            async with aclosing(in_batches(self._hashers, body, outgoing.absorb)) as absorbed:
+            async with aclosing(in_turn(self._hashers, body, outgoing.absorb)) as absorbed:
                 async for full in absorbed:
                     outgoing.look_after_parts()
                     for part in full:

@@ -1,7 +1,7 @@
 """One blob on its way into an S3 store: nothing on disk, and every part in memory is accounted for."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from contextlib import suppress
 from typing import Any
@@ -82,22 +82,20 @@ class Outgoing:
         self._etags: dict[int, str] = {}
         self._touched = False  # whether the store may know of us
 
-    def absorb(self, batch: Sequence[bytes]) -> list[Part]:
-        """Hash a batch and add it to the part being filled; gives the parts that are full. Blocks.
+    def absorb(self, slab: memoryview) -> list[Part]:
+        """Hash a slab and add it to the part being filled; gives the parts that are full. Blocks.
 
         A part is full when a byte comes for which it has no room, so the last one is never empty.
         """
         full: list[Part] = []
-        for chunk in batch:
-            self.size += len(chunk)
-            if self.size > self._edge:
-                raise too_large(self._edge)
-            self._digests.update(chunk)
-            rest = memoryview(chunk)
-            while rest := rest[self._part.add(rest) :]:
-                full.append(self._part)
-                self._filled += 1
-                self._part = self._memory.take(self._plan.size(self._filled + 1))
+        self.size += len(slab)
+        if self.size > self._edge:
+            raise too_large(self._edge)
+        self._digests.update(slab)
+        while slab := slab[self._part.add(slab) :]:
+            full.append(self._part)
+            self._filled += 1
+            self._part = self._memory.take(self._plan.size(self._filled + 1))
         return full
 
     async def send(self, part: Part) -> None:

@@ -2,7 +2,7 @@
 
 Extended are classes that are private to uvicorn: the version is pinned and tests guard it. A request's head has
 to be complete within `HEAD_TIMEOUT` seconds and `MAX_HEAD` bytes, and a body may pause for `BODY_TIMEOUT` seconds:
-uvicorn has no settings for either. Plain sockets take files (`sendfile.py`).
+uvicorn has no settings for either. Plain sockets take files (`sendfile.py`) and long bodies (`body.py`).
 """
 
 import asyncio
@@ -10,9 +10,12 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from mediasvc.store.slabs import SLAB
+from mediasvc.web.body import LongBody
 from mediasvc.web.errors import malformed_request
 from mediasvc.web.sendfile import EXTENSION, SUPPORTED, Message, Sender
 
@@ -33,6 +36,7 @@ class ServerProtocol(HttpToolsProtocol):
     _zero_copy = False
     _in_head = False
     _head_size = 0
+    _long_body: LongBody | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -49,9 +53,11 @@ class ServerProtocol(HttpToolsProtocol):
         self.wake()
 
     def data_received(self, data: bytes) -> None:
-        self._heard_at = self.loop.time()
+        self.heard()
         was_in_head = self._in_head
         super().data_received(data)
+        if self._long_body is not None:
+            self.transport.set_protocol(self._long_body)
         if was_in_head and self._in_head:
             self._head_size += len(data)
             if self._head_size > MAX_HEAD and not self.transport.is_closing():
@@ -71,6 +77,10 @@ class ServerProtocol(HttpToolsProtocol):
         self._in_head = False
         self._head_came()
         super().on_headers_complete()
+        length = next((int(value) for name, value in self.headers if name == b"content-length"), 0)
+        if length > SLAB and self._zero_copy:
+            self._long_body = LongBody(self, length)
+            self.cycle.receive = self._long_body.receive  # type: ignore[method-assign,assignment]
 
     def on_message_complete(self) -> None:
         if self._body_timer is not None:
@@ -93,6 +103,9 @@ class ServerProtocol(HttpToolsProtocol):
         """As uvicorn's own, but a piece that finds nothing waiting is handed on as it is: two copies less of
         every byte of an upload."""
         cycle = self.cycle
+        if self._long_body is not None:
+            self._long_body.feed(body)
+            return
         if cycle.body or cycle.response_complete:
             super().on_body(body)
             return
@@ -100,6 +113,17 @@ class ServerProtocol(HttpToolsProtocol):
         if len(body) > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
         cycle.message_event.set()
+
+    def heard(self) -> None:
+        self._heard_at = self.loop.time()
+
+    def long_body_ended(self) -> None:
+        """The parser never saw the body and still waits for it: the next request gets a new one."""
+        self._long_body = None
+        self.on_message_complete()
+        self.transport.set_protocol(self)
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
 
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP gets a problem too, unless it would end up inside the answer to an earlier request."""

@@ -5,7 +5,9 @@ import hashlib
 import json
 import os
 import secrets
+import socket
 import subprocess
+import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -64,7 +66,9 @@ def test_an_etag_follows_the_content_alone(api: httpx.Client) -> None:
     )
 
 
-@pytest.mark.parametrize("size", [0, 1, 4096, 4097, 1 << 20, (1 << 20) + 1, 9 << 20], ids=str)
+@pytest.mark.parametrize(
+    "size", [0, 1, 4096, 4097, 1 << 20, 2 << 20, (2 << 20) + 1, (4 << 20) + 4097, 9 << 20], ids=str
+)
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
 def test_bodies_of_every_size_come_back_identical(api: httpx.Client, size: int, chunked: bool) -> None:
     body, url = os.urandom(size), f"/b/media/{name()}"
@@ -353,6 +357,29 @@ def test_a_connection_serves_many_uploads(each_server: Server) -> None:
             headers = {**each_server.headers, "Content-Length": "5"}
             connection.sendall(wire.head("PUT", f"/b/media/{name()}", headers) + b"hello")
             assert wire.read_answer(connection).status == 201
+
+
+def test_long_and_short_uploads_follow_each_other_without_a_pause(each_server: Server) -> None:
+    bodies = [os.urandom(size) for size in (3_000_001, 5, 4 << 20, 100_000, 2_500_000)]
+    raw = b"".join(
+        wire.head("PUT", f"/b/media/{name()}", {**each_server.headers, "Content-Length": str(len(body))})
+        + body
+        for body in bodies
+    )
+
+    def send(connection: socket.socket) -> None:
+        for start in range(0, len(raw), 777_777):
+            connection.sendall(raw[start : start + 777_777])
+
+    with wire.connect(each_server.url) as connection:
+        sender = threading.Thread(target=send, args=(connection,))
+        sender.start()
+        answers = [wire.read_answer(connection) for _ in bodies]
+        sender.join()
+    assert [answer.status for answer in answers] == [201] * len(bodies)
+    assert [answer.json()["sha256"] for answer in answers] == [
+        hashlib.sha256(body).hexdigest() for body in bodies
+    ]
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])

@@ -2,10 +2,14 @@
 
 import asyncio
 import ctypes
+import errno
+import fcntl
+import hashlib
 import os
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -159,6 +163,46 @@ def test_a_disk_that_fails_is_asked_once_and_leaves_nothing(
         await store.close()
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("call", ["fcntl", "pwrite"])
+def test_a_file_system_that_only_writes_through_the_page_cache_gets_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    content, refused = os.urandom(5 * MIB + 1), 0
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for at in range(0, len(content), 100_003):
+            yield content[at : at + 100_003]
+
+    async def story() -> None:
+        store = await started(tmp_path)
+        real_fcntl, real_pwrite = fcntl.fcntl, os.pwrite
+
+        def refuse() -> NoReturn:
+            nonlocal refused
+            refused += 1
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+        def some_fcntl(fd: int, command: int, flags: int) -> int:
+            return refuse() if flags & os.O_DIRECT else real_fcntl(fd, command, flags)
+
+        def some_pwrite(fd: int, data: memoryview, at: int) -> int:
+            return refuse() if real_fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT else real_pwrite(fd, data, at)
+
+        if call == "fcntl":
+            monkeypatch.setattr(disk.fcntl, "fcntl", some_fcntl)
+        else:
+            monkeypatch.setattr(disk.os, "pwrite", some_pwrite)
+        blob_id = new_blob_id()
+        digests = Digests()
+        await store.put(blob_id, chunks(), digests)
+        assert store.files.path(blob_id).read_bytes() == content
+        assert digests.sha256 == hashlib.sha256(content).hexdigest()
+        await store.close()
+
+    asyncio.run(story())
+    assert refused
 
 
 def test_a_put_is_answered_only_after_a_sync_that_began_after_its_rename(
