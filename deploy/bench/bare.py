@@ -2,17 +2,27 @@
 
 import os
 import sys
+import tempfile
 
 import uvicorn
 
 from mediasvc.web.protocol import ServerProtocol
 
-SMALL = os.urandom(64 * 1024)  # the answer to every GET, from memory
+SMALL = os.urandom(64 * 1024)  # the answer to every GET
+FILE = tempfile.NamedTemporaryFile()  # noqa: SIM115 - as long as the process lives
+FILE.write(SMALL)
+FILE.flush()
 
 
 async def app(scope, receive, send):
-    """GET answers 64 KiB with as many headers as an asset has; PUT reads its body and throws it away."""
+    """GET answers 64 KiB, from memory or (`/file`) from a file, with as many headers as an asset has; PUT reads its
+    body and throws it away."""
     body = SMALL if scope["method"] == "GET" else b""
+    if scope["path"] == "/file":
+        body = bytearray(len(SMALL))
+        opened = os.open(FILE.name, os.O_RDONLY)
+        assert os.fstat(opened).st_size == os.preadv(opened, (body,), 0)
+        os.close(opened)
     while scope["method"] == "PUT" and (await receive()).get("more_body"):
         pass
     headers = [(b"x-%d" % number, b"as long as most values are") for number in range(11)]

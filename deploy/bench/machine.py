@@ -219,12 +219,22 @@ def curl(*arguments: str | Path) -> float:
 
 @dataclass
 class Best:
-    """The fastest and the cheapest of several rounds."""
+    """The fastest and the cheapest of several rounds; `busy` is the share of all cores that the fastest used."""
 
     seconds: float = float("inf")
     cpu: float = float("inf")
+    busy: float = 0
 
     def measure(self, server: Server, work: Callable[[], float]) -> None:
-        before = server.cpu()
-        self.seconds = min(self.seconds, work())
+        before, idle, began = server.cpu(), idle_seconds(), time.perf_counter()
+        seconds = work()
+        passed = time.perf_counter() - began
+        if seconds < self.seconds:
+            self.seconds = seconds
+            self.busy = 1 - (idle_seconds() - idle) / passed / (os.cpu_count() or 1)
         self.cpu = min(self.cpu, server.cpu() - before)
+
+
+def idle_seconds() -> float:
+    """Seconds that all cores together had nothing to do, since the machine started."""
+    return int(Path("/proc/stat").read_text().split(maxsplit=5)[4]) / TICK

@@ -60,9 +60,11 @@ def measure(place: Workplace) -> Iterator[Figure]:
         "raw PUT of 512 MiB, throughput ÷ textbook", naive.seconds / put.seconds, "×", 2.5, True, note
     )
     yield Figure("raw PUT, CPU ÷ textbook", put.cpu / naive.cpu, "×", 0.7, False)
+    yield Figure("share of all cores, the client's included, that it kept busy", put.busy, "×", 1, False)
     note = f"{speed / form.seconds:.0f} MB/s"
     yield Figure("form of 512 MiB, throughput ÷ textbook", naive.seconds / form.seconds, "×", 2, True, note)
     yield Figure("form, CPU ÷ textbook", form.cpu / naive.cpu, "×", 0.7, False)
+    yield Figure("share of all cores, the client's included, that it kept busy", form.busy, "×", 1, False)
     note = "received and thrown away by a bare ASGI callable: the floor"
     yield Figure(f"512 MiB {note}, CPU ÷ textbook", thrown.cpu / naive.cpu, "×", 0.7, False)
     digests = digest_seconds(source)

@@ -56,7 +56,7 @@ class LocalFiles:
 class LocalStore:
     """A directory on a local disk. What `put` returned survives a power cut."""
 
-    max_blob_size: int | None = None
+    max_blob_size: int | None = 1 << 60  # an exbibyte: no file is larger, and all sums of sizes fit in 64 bits
 
     def __init__(self, root: Path) -> None:
         self._root = root

@@ -132,6 +132,9 @@ class ServerProtocol(HttpToolsProtocol):
             self.transport.write(malformed_request())
         self.transport.close()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """curl offers HTTP/2 this way; staying with HTTP/1.1 is an answer, and no news."""
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         if self._zero_copy:
             app = partial(_answer, app, self, cycle)

@@ -406,6 +406,17 @@ def test_a_body_shorter_than_announced_is_told(each_server: Server, api: httpx.C
     assert api.get(url).status_code == 404
 
 
+@pytest.mark.parametrize("length", [2**63, 2**64 - 1], ids=["2^63", "2^64-1"])
+def test_a_length_that_no_file_can_have_is_too_large(each_server: Server, length: int) -> None:
+    headers = {**each_server.headers, "Content-Length": str(length)}
+    answer = wire.exchange(each_server.url, wire.head("PUT", f"/b/media/{name()}", headers), "PUT")
+    assert (answer.status, answer.json()["code"], answer.json()["limit_source"]) == (
+        413,
+        "too_large",
+        "store",
+    )
+
+
 def test_malformed_chunks_are_refused(each_server: Server, api: httpx.Client) -> None:
     url = f"/b/media/{name()}"
     raw = (
