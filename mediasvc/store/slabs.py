@@ -6,8 +6,9 @@ that are still in the processor's cache. Fresh pages cost more than hashing does
 
 import asyncio
 import mmap
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from contextlib import aclosing
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ T = TypeVar("T")
 SLAB = (
     2 << 20
 )  # bytes: what one trip into a thread is worth; with 1 MiB, 512 MiB take a fifth longer (measured)
+AT_WORK = 2  # slabs of one body
 _KEPT = 8  # slabs that wait to be filled again
 
 _spare: list[mmap.mmap] = []
@@ -69,26 +71,35 @@ async def slabs(body: AsyncIterable[bytes | memoryview]) -> AsyncGenerator[memor
 async def in_turn(
     pool: Executor, body: AsyncIterable[bytes | memoryview], work: Callable[[memoryview], T]
 ) -> AsyncGenerator[T, None]:
-    """What `work` makes of each slab, in order, in a thread: one is worked on while the next arrives.
+    """What `work` makes of each slab, in order, in threads: one at work, one that follows it, while the next arrives.
 
-    When this generator is left, by whatever way, no thread is at work any more.
+    The one that follows needs no word from the event loop, which may be busy receiving. When this generator is left,
+    by whatever way, no thread is at work any more.
     """
 
-    def work_on(slab: memoryview) -> T:
+    def work_on(slab: memoryview, before: "Future[T] | None") -> T:
+        if before is not None:
+            before.result()  # what that failed with, we fail with
         made = work(slab)
         give_back(slab)
         return made
 
-    working: asyncio.Future[T] | None = None
+    working: deque[Future[T]] = deque()
     try:
         async with aclosing(slabs(body)) as full:
             async for slab in full:
-                if working is not None:
-                    yield await unbroken(working)
-                working = asyncio.wrap_future(pool.submit(work_on, slab))
-    except BaseException:
-        if working is not None:
-            await ended(working)
-        raise
-    if working is not None:
-        yield await unbroken(working)
+                if len(working) == AT_WORK:
+                    yield await _outcome(working)
+                working.append(pool.submit(work_on, slab, working[-1] if working else None))
+        while working:
+            yield await _outcome(working)
+    finally:
+        while working:
+            await ended(asyncio.wrap_future(working.popleft()))
+
+
+async def _outcome(working: "deque[Future[T]]") -> T:
+    """Of the first; it stays in the queue until it has ended."""
+    outcome = await unbroken(asyncio.wrap_future(working[0]))
+    working.popleft()
+    return outcome
