@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import importlib
 import os
+import secrets
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,6 +19,9 @@ from mediasvc.core.access import ADMIN_SCOPES, Key
 from mediasvc.core.bucket import Bucket
 from mediasvc.core.errors import Conflict, StartupRefused, Unavailable
 from mediasvc.core.ids import new_key_id, new_key_secret
+from mediasvc.core.signing import Signer, secrets_in
+from mediasvc.deliver.receipts import Receipts
+from mediasvc.deliver.ways import Ways
 from mediasvc.derive import registry
 from mediasvc.derive.sandbox import Sandbox
 from mediasvc.ingest.admission import Doorkeeper
@@ -55,6 +59,9 @@ class House:
     receiver: Receiver
     sandbox: Sandbox
     scratch: Path
+    signer: Signer
+    receipts: Receipts
+    ways: Ways
 
     @property
     def settings(self) -> Settings:
@@ -116,7 +123,9 @@ async def open_house(settings: Settings, *, clock: Clock = time.time) -> AsyncIt
     """Everything a server needs; closing it leaves nothing running. The data directory must be locked
     (`data_dir_lock`): one server each."""
     async with open_records(settings, clock=clock) as records:
+        ways = _ways(records)
         await _first_things(records)
+        signer = Signer(_link_secrets(settings))
         scratch = settings.data_dir / "scratch"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(mode=0o700)
@@ -138,6 +147,9 @@ async def open_house(settings: Settings, *, clock: Clock = time.time) -> AsyncIt
                 ),
                 sandbox=sandbox,
                 scratch=scratch,
+                signer=signer,
+                receipts=Receipts(records.catalogue, heard=settings.receipts_address is not None),
+                ways=ways,
             )
         finally:
             await sandbox.close()
@@ -206,6 +218,36 @@ async def _ensure_admin_key(records: Records) -> None:
         await tx.add_key(make_key(secret, name="admin", scopes=ADMIN_SCOPES, now=now))
     temporary.rename(path)
     sync_folder(path.parent)
+
+
+def _ways(records: Records) -> Ways:
+    settings = records.settings
+    if settings.delivery == "nginx" and not settings.proxy_networks:
+        log.warning("no_hand_over", reason="MEDIASVC_DELIVERY=nginx needs nginx in MEDIASVC_TRUSTED_PROXIES")
+    return Ways(settings.delivery, records.store)
+
+
+def _link_secrets(settings: Settings) -> list[str]:
+    """What signs links: the setting's, else what `<data-dir>/secret.key` (0600) holds, made where there is none.
+
+    Raises StartupRefused for a file that cannot be read or is not whole: a new one would end every link.
+    """
+    if settings.secret_key is not None:
+        return secrets_in(settings.secret_key.get_secret_value())
+    path = settings.secret_key_file
+    try:
+        if not path.exists():
+            temporary = path.with_suffix(".new")
+            _write_secret(temporary, secrets.token_urlsafe(32))
+            temporary.rename(path)
+            sync_folder(path.parent)
+        return secrets_in(path.read_text(encoding="ascii", errors="replace"))
+    except OSError as error:
+        raise StartupRefused(f"{path} cannot be read or made: {error.strerror}") from error
+    except ValueError as error:
+        raise StartupRefused(
+            f"{path} {error}; restore it, or delete it for a new one, which ends all links"
+        ) from None
 
 
 def _write_secret(path: Path, secret: str) -> None:

@@ -22,12 +22,27 @@ upload_seconds = Histogram(
 )
 downloads = Counter(
     "mediasvc_downloads",
-    "Downloads by plan (sendfile, stream, none) and status",
+    "Downloads by plan (sendfile, stream, nginx, redirect, none) and status",
     ["plan", "status"],
     registry=registry,
 )
 download_bytes = Counter(
     "mediasvc_download_bytes", "Body bytes handed over, by plan", ["plan"], registry=registry
+)
+downloads_cut = Counter(
+    "mediasvc_downloads_cut", "Downloads that ended before their last byte", registry=registry
+)
+downloads_uncounted = Counter(
+    "mediasvc_downloads_uncounted",
+    "Counters that were not written down, by reason (deleted, no room, commit failed)",
+    ["reason"],
+    registry=registry,
+)
+receipts = Counter(
+    "mediasvc_receipts",
+    "Lines of nginx's delivery log by outcome (counted, failed, unknown, malformed), or lost on the way",
+    ["outcome"],
+    registry=registry,
 )
 blobs_missing = Counter(
     "mediasvc_blobs_missing", "Downloads whose blob was not in the store", registry=registry

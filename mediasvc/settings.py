@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -14,23 +14,25 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mediasvc.core.durations import parse_duration
 from mediasvc.core.errors import StartupRefused
+from mediasvc.core.origins import parse_origin
+from mediasvc.core.signing import secrets_in
 
 PREFIX = "MEDIASVC_"
 
 # Part of the contract, but what they ask for is not built yet: any value but the default stops the start.
 NOT_BUILT: Mapping[str, str] = {
-    "MEDIASVC_DELIVERY": "direct",
     "MEDIASVC_DISPATCHER": "on",
     "MEDIASVC_DURABILITY": "complete",
     "MEDIASVC_MAX_OPEN_UPLOADS": "10000",
     "MEDIASVC_MAX_REQUEST_SIZE": "",
-    "MEDIASVC_RATE_LIMIT": "",
-    "MEDIASVC_RECEIPTS": "",
-    "MEDIASVC_SECRET_KEY": "",
     "MEDIASVC_UPLOAD_EXPIRES": "7d",
 }
 # Read by one command only, but known to all, so that one environment serves them all.
 OF_COMMANDS = frozenset({"MEDIASVC_SERVER", "MEDIASVC_KEY"})
+# One limit as the library `limits` reads it, which is imported only where there is one.
+_RATE = re.compile(
+    r"[1-9]\d{0,8} *(/|per) *([1-9]\d{0,3} *)?(second|minute|hour|day)s?", re.ASCII | re.IGNORECASE
+)
 # What Kubernetes puts into the environment for a service named mediasvc.
 _INJECTED = re.compile(r"MEDIASVC_(SERVICE_.*|PORT_.*)|MEDIASVC_PORT(?==tcp://)")
 
@@ -46,7 +48,8 @@ class Settings(BaseSettings):
     store_url: str = Field(
         "",
         description="where blobs rest: `file:PATH` or `s3://store-bucket?endpoint=http://host:port&region=…` "
-        "(credentials: the standard AWS variables); default `file:<data-dir>/blobs`",
+        "(credentials: the standard AWS variables; `&public_endpoint=…`: what URLs given to clients name); "
+        "default `file:<data-dir>/blobs`",
     )
     catalogue_url: str = Field("", description="`sqlite:PATH`; default `sqlite:<data-dir>/catalogue.db`")
     public_url: str | None = Field(
@@ -57,9 +60,19 @@ class Settings(BaseSettings):
     trusted_proxies: str = Field(
         "", description="CIDRs, comma-separated, whose X-Forwarded-* and Forwarded count"
     )
+    delivery: Literal["direct", "nginx", "redirect"] = Field(
+        "direct",
+        description="how downloads leave: `direct`, `nginx` (it gets X-Accel-Redirect, if it is a trusted proxy) or "
+        "`redirect` (307 to a presigned URL of the S3 store)",
+    )
     admin_key: SecretStr | None = Field(
         None,
         description="a fixed admin key: 32 characters or more that begin with `msk_`; default: generated",
+    )
+    secret_key: SecretStr | None = Field(
+        None,
+        description="signs links: 16 characters or more; several, comma-separated: the first signs, all verify; "
+        "default: generated into `<data-dir>/secret.key`",
     )
     max_upload_size: int | None = Field(
         None, ge=1, description="largest request body and largest asset, bytes; default: no limit"
@@ -67,6 +80,15 @@ class Settings(BaseSettings):
     cors_origins: str = Field(
         "*",
         description="who may call the API and byte routes from a browser: origins, comma-separated, or `*`",
+    )
+    receipts: str = Field(
+        "",
+        description="UDP address, on loopback, on which nginx's delivery log is heard, such as `127.0.0.1:5140`",
+    )
+    rate_limit: str = Field(
+        "",
+        description="requests that a key may make, and an address without one, such as `100/second`; "
+        "default: as many as they like",
     )
     sweep_interval: float = Field(
         600, gt=0, description="seconds between sweeps (`10m` works too); one runs at start"
@@ -95,6 +117,13 @@ class Settings(BaseSettings):
                 raise ValueError("must not contain spaces")
         return value
 
+    @field_validator("secret_key")
+    @classmethod
+    def _secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            secrets_in(value.get_secret_value())
+        return value
+
     @field_validator("public_url")
     @classmethod
     def _absolute(cls, value: str | None) -> str | None:
@@ -111,6 +140,37 @@ class Settings(BaseSettings):
         for item in filter(None, map(str.strip, value.split(","))):
             ipaddress.ip_network(item, strict=False)
         return value
+
+    @field_validator("delivery", mode="before")
+    @classmethod
+    def _way(cls, value: Any) -> Any:
+        if value not in get_args(cls.model_fields["delivery"].annotation):
+            raise ValueError("must be direct, nginx or redirect")
+        return value
+
+    @field_validator("receipts")
+    @classmethod
+    def _loopback(cls, value: str) -> str:
+        """A datagram carries no proof of who sent it: only this machine may be heard."""
+        if value:
+            host, port = _host_and_port(value)
+            if not ipaddress.ip_address(host).is_loopback:
+                raise ValueError("must be on loopback, where nginx is: who sent a datagram cannot be checked")
+            if not 0 < port < 65536:
+                raise ValueError("must name a port from 1 to 65535")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: str) -> str:
+        return ",".join(parse_origin(item) for item in filter(str.strip, value.split(",")))
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _rate(cls, value: str) -> str:
+        if value and not _RATE.fullmatch(value.strip()):
+            raise ValueError("must be a number of requests in a time, such as 100/second or 5000/hour")
+        return value.strip()
 
     @field_validator("catalogue_url")
     @classmethod
@@ -138,13 +198,31 @@ class Settings(BaseSettings):
         return self.data_dir / "admin.key"
 
     @property
+    def secret_key_file(self) -> Path:
+        return self.data_dir / "secret.key"
+
+    @property
     def proxy_networks(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
         items = filter(None, map(str.strip, self.trusted_proxies.split(",")))
         return [ipaddress.ip_network(item, strict=False) for item in items]
 
     @property
+    def receipts_address(self) -> tuple[str, int] | None:
+        return _host_and_port(self.receipts) if self.receipts else None
+
+    @property
     def allowed_origins(self) -> list[str]:
-        return [origin.rstrip("/") for origin in map(str.strip, self.cors_origins.split(",")) if origin]
+        return list(filter(None, self.cors_origins.split(",")))
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    """`127.0.0.1:5140` or `[::1]:5140`. Raises ValueError."""
+    host, _, port = text.rpartition(":")
+    host = "127.0.0.1" if host == "localhost" else host.removeprefix("[").removesuffix("]")
+    try:
+        return str(ipaddress.ip_address(host)), int(port)
+    except ValueError:
+        raise ValueError("must be an address and a port such as 127.0.0.1:5140") from None
 
 
 def variable(field: str) -> str:

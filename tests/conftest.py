@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.ceph import Ceph, refuse_without_ceph
+from tests.modes import MODES, Mode, mode
 from tests.servers import Server, running
 
 
@@ -44,3 +45,11 @@ def each_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
         assert made.returncode == 0, made.stderr
     with running(data_dir, **env) as server:
         yield server
+
+
+@pytest.fixture(scope="module", params=MODES)
+def each_mode(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mode]:
+    """A real service for each way in which bytes leave; what HTTP promises holds in all of them."""
+    folder = tmp_path_factory.mktemp(request.param)
+    with mode(request.param, folder, lambda: request.getfixturevalue("ceph")) as started:
+        yield started

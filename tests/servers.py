@@ -3,20 +3,28 @@
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
+import pytest
+
+from tests.watch import watch
 
 COMMAND = [sys.executable, "-m", "mediasvc"]
+BEHIND_NGINX = Path(__file__).parents[1] / "deploy" / "behind-nginx"
 
 
 class Server:
     """One data directory and the server that runs on it, started and stopped as often as a test likes."""
+
+    command: ClassVar[list[str]] = COMMAND
 
     def __init__(self, data_dir: Path, **env: str) -> None:
         self.data_dir = data_dir
@@ -32,7 +40,11 @@ class Server:
         self.log = open(self.data_dir.parent / f"{self.data_dir.name}.log", "a", encoding="utf-8")  # noqa: SIM115
         arguments = ["serve", "--data-dir", str(self.data_dir), "--port", str(self._port)]
         self._process = subprocess.Popen(
-            [*wrapper, *COMMAND, *arguments], stdout=subprocess.PIPE, stderr=self.log, text=True, env=self.env
+            [*wrapper, *self.command, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+            env=self.env,
         )
         assert self._process.stdout is not None
         greeting = self._process.stdout.readline()
@@ -67,7 +79,8 @@ class Server:
     def client(self, key: str | None = None, *, anonymous: bool = False, **more: object) -> httpx.Client:
         """An httpx client with the admin key, another one, or none."""
         headers = {} if anonymous else {"Authorization": f"Bearer {key or self.admin_key}"}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=60, **more)  # type: ignore[arg-type]
+        hooks = {"response": [watch]}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=60, event_hooks=hooks, **more)  # type: ignore[arg-type]
 
     def logged(self) -> str:
         return (self.data_dir.parent / f"{self.data_dir.name}.log").read_text(
@@ -110,6 +123,44 @@ class Server:
             timeout=120,
             env=self.env | {"MEDIASVC_DATA_DIR": str(self.data_dir)} | env,
         )
+
+
+class BehindNginx(Server):
+    """The same behind nginx, started by deploy/behind-nginx: `url` is nginx's, `pid` that of the script."""
+
+    command: ClassVar[list[str]] = [sys.executable, str(BEHIND_NGINX)]
+
+    def __init__(self, data_dir: Path, **env: str) -> None:
+        self._temporary = data_dir.parent / f"{data_dir.name}.tmp"
+        self._temporary.mkdir(exist_ok=True)
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        super().__init__(data_dir, **{"PATH": path, "TMPDIR": str(self._temporary)} | env)
+
+    @property
+    def nginx_dir(self) -> Path:
+        """What nginx works in: its configuration, `slices`, temporary files."""
+        (folder,) = self._temporary.glob("mediasvc-nginx-*")
+        return folder
+
+    @property
+    def cache_dir(self) -> Path:
+        """Where nginx keeps slices of what is in S3."""
+        return self.nginx_dir / "slices"
+
+
+@contextlib.contextmanager
+def behind_nginx(data_dir: Path, **env: str) -> Iterator[BehindNginx]:
+    """nginx and a server behind it for the length of a block; skips where nginx is not installed, fails under CI."""
+    if shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(
+            "nginx is not installed (deploy/test installs it)"
+        )
+    server = BehindNginx(data_dir, **env)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """What people deploy with is well formed, and the set-up commands work from nothing."""
 
+import ast
 import os
 import re
 import shutil
@@ -13,6 +14,8 @@ import yaml
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from mediasvc.settings import Settings, variable
 
 ROOT = Path(__file__).parents[1]
 LOCK = (ROOT / "deploy/requirements.lock").read_text()
@@ -68,6 +71,42 @@ def test_every_service_is_confined_and_pinned(name):
     assert service["cap_drop"] == ["ALL"]
     assert re.search(r":\d+\.\d+\.\d+$", service["image"])
     assert "privileged" not in service
+
+
+def test_nginx_beside_the_service_has_the_shipped_file_its_network_and_its_blobs():
+    service, nginx = COMPOSE["services"]["mediasvc"], COMPOSE["services"]["nginx"]
+    assert "./nginx.conf:/etc/nginx/nginx.conf:ro" in nginx["volumes"]
+    assert nginx["network_mode"] == "service:mediasvc"
+    assert "data:/data" in service["volumes"]
+    assert "data:/var/lib/mediasvc:ro" in nginx["volumes"]
+    assert "alias /var/lib/mediasvc/blobs/;" in (ROOT / "nginx.conf").read_text()
+    (group,) = nginx["group_add"]
+    assert f"--gid {group} mediasvc" in (ROOT / "deploy/Dockerfile").read_text()
+    assert service["environment"]["MEDIASVC_DELIVERY"] == "nginx"
+    assert service["environment"]["MEDIASVC_TRUSTED_PROXIES"] == "127.0.0.1/32"
+    assert f"server={service['environment']['MEDIASVC_RECEIPTS']}," in (ROOT / "nginx.conf").read_text()
+
+
+@pytest.mark.parametrize(
+    "name", ["deploy/README.md", "docker-compose.yml", "nginx.conf", "deploy/behind-nginx"]
+)
+def test_every_setting_named_there_exists(name):
+    named = set(re.findall(r"\bMEDIASVC_[A-Z_]+[A-Z]", (ROOT / name).read_text()))
+    assert named <= {variable(field) for field in Settings.model_fields}
+    assert named
+
+
+def test_behind_nginx_needs_nothing_but_python():
+    script = ROOT / "deploy/behind-nginx"
+    assert os.access(script, os.X_OK)
+    tree = ast.parse(script.read_text())
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {
+        name
+        for node in imports
+        for name in ([node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names])
+    }
+    assert {name.partition(".")[0] for name in names} <= set(sys.stdlib_module_names)
 
 
 def test_the_image_is_pinned_and_not_run_as_root():

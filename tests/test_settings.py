@@ -34,14 +34,22 @@ def test_an_empty_variable_is_not_set() -> None:
         ({"MEDIASVC_PORT": "70000"}, "MEDIASVC_PORT"),
         ({"MEDIASVC_ADMIN_KEY": "msk_short"}, "MEDIASVC_ADMIN_KEY must be 32 characters"),
         ({"MEDIASVC_ADMIN_KEY": "x" * 40}, "begin with msk_"),
+        ({"MEDIASVC_SECRET_KEY": "fifteen letters"}, "MEDIASVC_SECRET_KEY must be secrets of 16 printable"),
+        ({"MEDIASVC_SECRET_KEY": "long enough to sign with,x"}, "MEDIASVC_SECRET_KEY must be secrets"),
         ({"MEDIASVC_PUBLIC_URL": "media.example.org"}, "MEDIASVC_PUBLIC_URL must be an absolute URL"),
         ({"MEDIASVC_TRUSTED_PROXIES": "10.0.0.0/8,nginx"}, "MEDIASVC_TRUSTED_PROXIES"),
+        ({"MEDIASVC_RECEIPTS": "5140"}, "MEDIASVC_RECEIPTS must be an address and a port"),
+        ({"MEDIASVC_RECEIPTS": "nginx:5140"}, "MEDIASVC_RECEIPTS must be an address and a port"),
+        ({"MEDIASVC_RECEIPTS": "0.0.0.0:5140"}, "MEDIASVC_RECEIPTS must be on loopback"),
+        ({"MEDIASVC_RECEIPTS": "192.0.2.1:5140"}, "MEDIASVC_RECEIPTS must be on loopback"),
+        ({"MEDIASVC_RECEIPTS": "127.0.0.1:0"}, "MEDIASVC_RECEIPTS must name a port"),
         ({"MEDIASVC_SWEEP_INTERVAL": "often"}, "MEDIASVC_SWEEP_INTERVAL must be a number of seconds"),
         ({"MEDIASVC_MAX_UPLOAD_SIZE": "0"}, "MEDIASVC_MAX_UPLOAD_SIZE"),
         ({"MEDIASVC_CATALOGUE_URL": "postgresql://db/media"}, "PostgreSQL is not built yet"),
-        ({"MEDIASVC_DELIVERY": "nginx"}, "MEDIASVC_DELIVERY asks for something that is not built yet"),
+        ({"MEDIASVC_DELIVERY": "apache"}, "MEDIASVC_DELIVERY must be direct, nginx or redirect"),
         ({"MEDIASVC_DISPATCHER": "off"}, "MEDIASVC_DISPATCHER"),
-        ({"MEDIASVC_RATE_LIMIT": "100/second"}, "MEDIASVC_RATE_LIMIT"),
+        ({"MEDIASVC_RATE_LIMIT": "100"}, "MEDIASVC_RATE_LIMIT must be a number of requests in a time"),
+        ({"MEDIASVC_CORS_ORIGINS": "https://a.example, b"}, "MEDIASVC_CORS_ORIGINS 'b' is no origin"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -52,6 +60,19 @@ def test_what_is_wrong_is_said_in_one_sentence_that_names_the_variable(
         settings.read(environ)
     assert says in refused.value.detail
     assert "\n" not in refused.value.detail
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:5140", ("127.0.0.1", 5140)),
+        ("localhost:5140", ("127.0.0.1", 5140)),
+        ("[::1]:5140", ("::1", 5140)),
+        ("", None),
+    ],
+)
+def test_receipts_are_heard_on_loopback(text: str, address: tuple[str, int] | None) -> None:
+    assert settings.read({"MEDIASVC_RECEIPTS": text}).receipts_address == address
 
 
 @pytest.mark.parametrize("name", sorted(settings.NOT_BUILT))
@@ -74,9 +95,10 @@ def test_variables_of_one_command_are_known_to_all() -> None:
     settings.read({"MEDIASVC_SERVER": "http://127.0.0.1:8000", "MEDIASVC_KEY": "msk_x"})
 
 
-def test_the_admin_key_does_not_show_when_settings_are_printed() -> None:
+@pytest.mark.parametrize("name", ["MEDIASVC_ADMIN_KEY", "MEDIASVC_SECRET_KEY"])
+def test_no_secret_shows_when_settings_are_printed(name: str) -> None:
     secret = "msk_" + "s3cret" * 6
-    assert secret not in repr(settings.read({"MEDIASVC_ADMIN_KEY": secret}))
+    assert secret not in repr(settings.read({name: secret}))
 
 
 @pytest.mark.parametrize(

@@ -86,9 +86,11 @@ class Server:
             found += parents.get(pid, [])
         return found
 
-    def cpu(self) -> float:
-        """Seconds of CPU, user and system, of the process and its children, the ended ones included."""
-        return sum(sum(map(int, fields[11:15])) for pid in self.family() if (fields := _stat(pid))) / TICK
+    def cpu(self, program: str = "") -> float:
+        """Seconds of CPU, user and system, of the process and its children, the ended ones included; of those only
+        that run `program`, where one is named."""
+        chosen = [pid for pid in self.family() if not program or _program(pid).startswith(program)]
+        return sum(sum(map(int, fields[11:15])) for pid in chosen if (fields := _stat(pid))) / TICK
 
     def resident(self, *, peak: bool = False) -> float:
         """MiB of the serving process now, or at most since `forget_peak`."""
@@ -108,6 +110,13 @@ def _stat(pid: int) -> list[str] | None:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
+
+
+def _program(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/exe").resolve().name
+    except OSError:
+        return ""
 
 
 def _memory(pid: int, field: str) -> float:
@@ -174,6 +183,41 @@ def mediasvc(place: Workplace, **env: str) -> Iterator[Server]:
     try:
         with running(command, f"http://127.0.0.1:{port}", "/readyz", folder=folder, **env) as server:
             yield server
+    finally:
+        shutil.rmtree(folder)
+
+
+@dataclass
+class Pair(Server):
+    """nginx in front of a `mediasvc`, as deploy/behind-nginx starts them: `resident` of the service, `log` of both."""
+
+    log: Path
+
+    def resident(self, *, peak: bool = False) -> float:
+        return max(_memory(pid, "VmHWM" if peak else "VmRSS") for pid in self.family() if _serves(pid))
+
+
+def _serves(pid: int) -> bool:
+    """Whether it is the service itself, and not what started it or what it started."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except OSError:
+        return False
+    return "serve" in words and not any(word.endswith("behind-nginx") for word in words)
+
+
+@contextmanager
+def behind_nginx(place: Workplace, **env: str) -> Iterator[Pair]:
+    """`deploy/behind-nginx serve` on a data directory of its own."""
+    port = free_port()
+    folder = place.folder / f"pair-{port}"
+    folder.mkdir()
+    command = [str(Path(__file__).parents[1] / "behind-nginx"), "serve", "--port", str(port)]
+    command += ["--data-dir", str(folder / "data")]
+    env = {"MEDIASVC_ADMIN_KEY": KEY, "MEDIASVC_SWEEP_INTERVAL": "1h", **env}
+    try:
+        with running(command, f"http://127.0.0.1:{port}", "/readyz", folder=folder, **env) as server:
+            yield Pair(server.url, server.pid, server.ready_after, folder / "log")
     finally:
         shutil.rmtree(folder)
 

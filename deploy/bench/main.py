@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import archives
+import delivery
 import downloads
 import memory
 import plan
@@ -33,6 +35,8 @@ BENCHMARKS: dict[str, Callable[[Workplace], Iterator[Figure]]] = {
     "memory": memory.measure,
     "store": store.measure,
     "downloads": downloads.measure,
+    "delivery": delivery.measure,
+    "archives": archives.measure,
     "readers": readers.measure,
     "start": start.measure,
     "plan": plan.measure,
@@ -43,7 +47,7 @@ BENCHMARKS: dict[str, Callable[[Workplace], Iterator[Figure]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
         "--scale", type=float, default=1.0, help="size of the files, relative to the real run"
     )

@@ -77,7 +77,15 @@ async def _to_plan(house: House, scope: dict[str, Any]) -> float:
         assert target is not None
         caller = await caller_of(scope["headers"][1][1])
         await plan_download(
-            house.catalogue, target, "GET", b"", scope["headers"], caller, time.time(), zero_copy=True
+            house.catalogue,
+            target,
+            "GET",
+            b"",
+            scope["headers"],
+            caller,
+            time.time(),
+            signer=house.signer,
+            zero_copy=True,
         )
     return (time.perf_counter() - began) / REQUESTS * 1e6
 

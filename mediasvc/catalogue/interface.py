@@ -11,8 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mediasvc.core.access import Key
+from mediasvc.core.archive import Archive, Member
 from mediasvc.core.asset import Asset, Blob, Rendition, State
 from mediasvc.core.bucket import Bucket, Usage
+from mediasvc.core.link import Link
+from mediasvc.core.span import Span
+from mediasvc.core.tally import Tally
 from mediasvc.core.task import NewTask, Task
 
 
@@ -51,6 +55,25 @@ class Source:
     sha256: str
     media_type: str
     expires_at: float | None = None
+    cors_origins: Sequence[str] = ()  # these two are the bucket's
+    download_rate: int | None = None
+    link_epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """What an archive needs to know of an asset; `public` is its bucket's."""
+
+    asset_id: str
+    bucket: str
+    key: str
+    name: str
+    public: bool
+    modified_at: int
+    expires_at: float | None
+    blob_id: str
+    size: int
+    crc32: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +184,35 @@ class Transaction(Protocol):
     async def enqueue(self, task: NewTask) -> str:
         """Queue work in the same transaction as what makes it necessary; gives the task's id."""
 
+    async def add_link(self, link: Link) -> None:
+        """Raises Gone where the asset is no more."""
+
+    async def begin_download(self, link_id: str) -> None:
+        """Count one download against the link's `max_downloads`. Raises Gone where it is used up, over or revoked."""
+
+    async def drop_links(self, link_ids: Sequence[str]) -> int:
+        """Delete links; gives how many there were."""
+
+    async def end_links(self, asset_id: str) -> None:
+        """End every link to the asset, with a row or without (`link_epoch` rises), and every archive that holds
+        it. Raises Gone."""
+
+    async def count_downloads(self, assets: Mapping[str, Tally], links: Mapping[str, Tally]) -> int:
+        """Add to the counters of assets and links, by id; gives how many of them are not there any more."""
+
+    async def add_archive(self, archive: Archive) -> None:
+        """Begin to make one. It ends by itself with the first of its assets that is deleted or replaced, and
+        lives no longer than any of them."""
+
+    async def add_members(self, archive_id: str, members: Sequence[Member]) -> None:
+        """Some of its entries. Raises Gone where an asset is not as it was, or ends before the archive."""
+
+    async def finish_archive(self, archive_id: str) -> None:
+        """All entries are there: it may be read. Raises Gone where it ended meanwhile."""
+
+    async def drop_archive(self, archive_id: str, limit: int) -> bool:
+        """Delete at most `limit` entries of an archive that is over; True once all of it is gone."""
+
     async def add_key(self, key: Key) -> None: ...
     async def revoke_key(self, key_id: str, now: float) -> None:
         """Raises Gone where there is no such live key."""
@@ -235,6 +287,36 @@ class Catalogue(Protocol):
         """The original (preset "") or a rendition of the current version, for a download."""
 
     async def source_at(self, bucket: str, key: str) -> Source | None: ...
+    async def link(self, link_id: str) -> Link | None:
+        """A link with a row that is not over, used up or not."""
+
+    async def links(self, asset_id: str, after: str | None = None, limit: int = 1000) -> Sequence[Link]:
+        """The asset's links with rows that are not over, oldest first, which is in order of id."""
+
+    async def expired_links(self, now: float, limit: int) -> Sequence[str]:
+        """Ids of links whose time is over and that are still here."""
+
+    async def originals(self, asset_ids: Sequence[str]) -> Sequence[Original]:
+        """Of at most 1000 assets those that are there, in order of key."""
+
+    async def originals_under(
+        self, bucket: str, prefix: str, after: str | None, limit: int
+    ) -> Sequence[Original]:
+        """Of the assets whose key begins with the prefix and comes after `after`, in order of key."""
+
+    async def archive(self, archive_id: str) -> Archive | None:
+        """One that is whole and has not ended with one of its assets; also after it expired, so that a
+        download goes on."""
+
+    async def members(
+        self, archive_id: str, span: Span, limit: int, *, listed: bool = False
+    ) -> Sequence[Member]:
+        """Entries in order of their place, from the one that holds the first byte of the span, of which header
+        and file begin before its end; with `listed` the same of the listing, in which the span then counts."""
+
+    async def stale_archives(self, now: float, limit: int) -> Sequence[str]:
+        """Ids of archives that ended, that were over a day ago, or that nobody is making any more."""
+
     async def tasks_of(self, asset_id: str) -> Sequence[Task]:
         """The asset's timeline, oldest first."""
 

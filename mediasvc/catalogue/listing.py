@@ -104,12 +104,12 @@ async def _entries(
 
 def _matching(query: AssetQuery, prefix: str) -> sa.Select[tuple[str, str]]:
     found = sa.select(asset.c.key, asset.c.id).where(asset.c.bucket == query.bucket, unexpired)
-    found = found.where(*_begins(asset.c.key, prefix)).order_by(asset.c.key)
+    found = found.where(*begins(asset.c.key, prefix)).order_by(asset.c.key)
     if query.media_type is not None:
         family = query.media_type.removesuffix("*")
         exact = asset.c.media_type == query.media_type
         found = (
-            found.where(*_begins(asset.c.media_type, family)) if family.endswith("/") else found.where(exact)
+            found.where(*begins(asset.c.media_type, family)) if family.endswith("/") else found.where(exact)
         )
     if query.tag is not None:
         tags = _Texts(asset.c.tags).table_valued("value")
@@ -117,7 +117,7 @@ def _matching(query: AssetQuery, prefix: str) -> sa.Select[tuple[str, str]]:
     return found
 
 
-def _begins(column: sa.Column[str], prefix: str) -> list[sa.ColumnElement[bool]]:
+def begins(column: sa.Column[str], prefix: str) -> list[sa.ColumnElement[bool]]:
     """Exactly, by bytes: LIKE would take `%` and `_` for wildcards and fold case."""
     behind = successor(prefix)
     return ([column >= prefix] if prefix else []) + ([column < behind] if behind is not None else [])

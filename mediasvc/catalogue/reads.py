@@ -5,15 +5,17 @@ from collections.abc import Callable, Sequence
 import sqlalchemy as sa
 
 from mediasvc.catalogue import rows
+from mediasvc.catalogue.archives import ArchiveReads
 from mediasvc.catalogue.interface import AssetPage, AssetQuery, BlobRecord, Intent
 from mediasvc.catalogue.listing import list_assets
 from mediasvc.catalogue.statements import Reader, live
-from mediasvc.catalogue.tables import asset, blob, bucket, doomed, intent, key, task
+from mediasvc.catalogue.tables import asset, blob, bucket, doomed, intent, key, link, task
 from mediasvc.core.access import Key
 from mediasvc.core.bucket import Bucket
+from mediasvc.core.link import Link
 
 
-class CoreReads:
+class CoreReads(ArchiveReads):
     """The part of `catalogue.interface.Catalogue` that reads many rows."""
 
     def __init__(self, reader: Reader, clock: Callable[[], float]) -> None:
@@ -33,6 +35,15 @@ class CoreReads:
 
     async def expired(self, now: float, limit: int) -> Sequence[str]:
         over = sa.select(asset.c.id).where(asset.c.expires_at <= now).order_by(asset.c.expires_at)
+        return [row.id for row in await self._reader.rows(over.limit(limit))]
+
+    async def links(self, asset_id: str, after: str | None = None, limit: int = 1000) -> Sequence[Link]:
+        going = sa.select(link).where(link.c.asset_id == asset_id, link.c.expires_at > self._clock())
+        page = going.where(link.c.id > (after or "")).order_by(link.c.id).limit(limit)
+        return [rows.link_of(row) for row in await self._reader.rows(page)]
+
+    async def expired_links(self, now: float, limit: int) -> Sequence[str]:
+        over = sa.select(link.c.id).where(link.c.expires_at <= now).order_by(link.c.expires_at)
         return [row.id for row in await self._reader.rows(over.limit(limit))]
 
     async def blobs(self, after: str = "", limit: int = 1000) -> Sequence[BlobRecord]:

@@ -9,6 +9,7 @@ from mediasvc.catalogue.interface import BlobRecord, Intent
 from mediasvc.core.access import Key
 from mediasvc.core.asset import Asset, Blob, Rendition
 from mediasvc.core.bucket import Bucket, Usage
+from mediasvc.core.link import Link
 from mediasvc.core.task import Task
 
 
@@ -22,6 +23,8 @@ def bucket_of(row: Any) -> Bucket:
         default_ttl=row.default_ttl,
         quota_bytes=row.quota_bytes,
         quota_assets=row.quota_assets,
+        cors_origins=tuple(row.cors_origins),
+        download_rate=row.download_rate,
     )
 
 
@@ -33,6 +36,8 @@ def policy_columns(bucket: Bucket) -> Mapping[str, Any]:
         "default_ttl": bucket.default_ttl,
         "quota_bytes": bucket.quota_bytes,
         "quota_assets": bucket.quota_assets,
+        "cors_origins": list(bucket.cors_origins),
+        "download_rate": bucket.download_rate,
     }
 
 
@@ -105,6 +110,8 @@ def _asset_of(rows: list[Any]) -> Asset | None:
         },
         tasks_pending=original.tasks_pending,
         tasks_failed=original.tasks_failed,
+        downloads=original.downloads,
+        downloaded_bytes=original.downloaded_bytes,
     )
 
 
@@ -187,6 +194,20 @@ def task_of(row: Any) -> Task:
         row.finished_at,
         row.run,
         row.detail,
+    )
+
+
+def link_of(row: Any) -> Link:
+    return Link(
+        row.id,
+        row.asset_id,
+        row.created_at,
+        row.expires_at,
+        row.url,
+        row.max_downloads,
+        row.begun,
+        row.downloads,
+        row.downloaded_bytes,
     )
 
 

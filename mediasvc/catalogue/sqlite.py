@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mediasvc.catalogue import rows, statements
+from mediasvc.catalogue.archives import ARCHIVE, archive_of
 from mediasvc.catalogue.interface import BlobRecord, Source
 from mediasvc.catalogue.memory import Memory
 from mediasvc.catalogue.outbox import CoreOutbox
@@ -34,9 +35,11 @@ from mediasvc.catalogue.statements import Writer
 from mediasvc.catalogue.tables import bucket
 from mediasvc.catalogue.transaction import CoreTransaction
 from mediasvc.core.access import Key
+from mediasvc.core.archive import Archive
 from mediasvc.core.asset import Asset
 from mediasvc.core.bucket import Bucket
 from mediasvc.core.errors import CatalogueUnavailable, StoreFault, StoreFull
+from mediasvc.core.link import Link
 from mediasvc.core.task import Task
 
 _KEY_BY_SECRET = Prepared(statements.KEY_BY_SECRET)
@@ -48,7 +51,9 @@ _ASSETS_WITH = Prepared(statements.ASSETS_WITH)
 _SOURCE = Prepared(statements.SOURCE, Source)
 _SOURCE_AT = Prepared(statements.SOURCE_AT, Source)
 _TASKS_OF = Prepared(statements.TASKS_OF)
+_LINK = Prepared(statements.LINK)
 _BLOB = Prepared(statements.BLOB)
+_ARCHIVE = Prepared(ARCHIVE)
 _CHECK_WITHIN = 5.0  # seconds
 
 
@@ -202,6 +207,14 @@ class SqliteCatalogue(CoreReads):
     def _living(self, source: Source | None) -> Source | None:
         ends = source.expires_at if source else None
         return source if ends is None or ends > self._clock() else None
+
+    async def link(self, link_id: str) -> Link | None:
+        found = self._recall(_LINK, rows.link_of, link_id=link_id)
+        return found if found and found.expires_at > self._clock() else None
+
+    async def archive(self, archive_id: str) -> Archive | None:
+        found: Archive | None = self._recall(_ARCHIVE, archive_of, archive_id=archive_id)
+        return found
 
     async def tasks_of(self, asset_id: str) -> Sequence[Task]:
         return [rows.task_of(row) for row in self._ask(_TASKS_OF, asset_id=asset_id)]

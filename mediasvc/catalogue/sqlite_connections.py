@@ -8,7 +8,7 @@ import asyncio
 import sqlite3
 import time
 from collections import namedtuple
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -131,8 +131,8 @@ class SqliteWriter:
     async def rows(self, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
         return await self._run(lambda: self._connection().execute(statement).all())
 
-    async def change(self, statement: sa.Executable) -> int:
-        return await self._run(lambda: self._connection().execute(statement).rowcount)
+    async def change(self, statement: sa.Executable, values: Sequence[Mapping[str, Any]] = ()) -> int:
+        return await self._run(lambda: self._connection().execute(statement, values or None).rowcount)
 
     def _connection(self) -> sa.Connection:
         if self._opened is None:

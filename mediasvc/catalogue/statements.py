@@ -1,11 +1,11 @@
 """The questions asked of the catalogue, once for every adapter, and the door they go through."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import sqlalchemy as sa
 
-from mediasvc.catalogue.tables import asset, blob, bucket, intent, key, living, task
+from mediasvc.catalogue.tables import asset, blob, bucket, intent, key, link, living, task
 
 
 class Reader(Protocol):
@@ -17,8 +17,8 @@ class Reader(Protocol):
 class Writer(Reader, Protocol):
     """A transaction under way."""
 
-    async def change(self, statement: sa.Executable) -> int:
-        """Run a statement that changes rows; gives how many."""
+    async def change(self, statement: sa.Executable, values: Sequence[Mapping[str, Any]] = ()) -> int:
+        """Run a statement that changes rows, once or once for each of `values`; gives how many rows."""
 
 
 now: sa.BindParameter[float] = sa.bindparam("now", type_=sa.Double())
@@ -67,6 +67,9 @@ _SOURCES = (
         blob.c.sha256,
         blob.c.media_type,
         asset.c.expires_at,
+        bucket.c.cors_origins,
+        bucket.c.download_rate,
+        asset.c.link_epoch,
     )
     .join_from(asset, blob, sa.and_(blob.c.asset_id == asset.c.id, blob.c.version == asset.c.version, living))
     .join(bucket, bucket.c.name == asset.c.bucket)
@@ -102,6 +105,7 @@ KEY_BY_SECRET = sa.select(key).where(
 TASKS_OF = (
     sa.select(task).where(task.c.asset_id == sa.bindparam("asset_id")).order_by(task.c.created_at, task.c.id)
 )
+LINK = sa.select(link).where(link.c.id == sa.bindparam("link_id"))
 BLOB = sa.select(blob).where(blob.c.id == sa.bindparam("blob_id"))
 USAGE = sa.select(
     bucket.c.used_bytes,
@@ -115,3 +119,17 @@ USAGE = sa.select(
         for column in (intent.c.reserved_bytes, intent.c.reserved_assets)
     ),
 ).where(bucket.c.name == sa.bindparam("name"))
+
+
+def _counting(counted: sa.Table) -> sa.Update:
+    return (
+        sa.update(counted)
+        .where(counted.c.id == sa.bindparam("counted"))
+        .values(
+            downloads=counted.c.downloads + sa.bindparam("count"),
+            downloaded_bytes=counted.c.downloaded_bytes + sa.bindparam("sent"),
+        )
+    )
+
+
+COUNT_ASSET, COUNT_LINK = _counting(asset), _counting(link)

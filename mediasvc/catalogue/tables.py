@@ -29,6 +29,8 @@ bucket = sa.Table(
     sa.Column("default_ttl", Time),
     sa.Column("quota_bytes", Size),
     sa.Column("quota_assets", Size),
+    sa.Column("cors_origins", Json, nullable=False, server_default="[]"),
+    sa.Column("download_rate", Size),
     # Counted in the transaction that changes the assets: a quota must not cost a scan.
     sa.Column("used_bytes", Size, nullable=False, default=0),
     sa.Column("used_assets", Size, nullable=False, default=0),
@@ -51,6 +53,10 @@ asset = sa.Table(
     sa.Column("metadata", Json, nullable=False),
     sa.Column("facts", Json, nullable=False),
     sa.Column("placeholder", Json),
+    # A plain link is signed with the epoch it was made in: raising it ends them all.
+    sa.Column("link_epoch", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("downloads", Size, nullable=False, server_default="0"),
+    sa.Column("downloaded_bytes", Size, nullable=False, server_default="0"),
     sa.UniqueConstraint("bucket", "key"),
 )
 
@@ -117,6 +123,51 @@ task = sa.Table(
     sa.Column("run", sa.Text),
     sa.Column("detail", sa.Text, nullable=False, default=""),
     sa.Index(None, "state", "not_before"),
+)
+
+# Links that have to be counted; plain ones have no row.
+link = sa.Table(
+    "link",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("asset_id", sa.Text, nullable=False, index=True),
+    sa.Column("created_at", Time, nullable=False),
+    sa.Column("expires_at", Time, nullable=False, index=True),
+    sa.Column("url", sa.Text, nullable=False),  # path and query: what was signed
+    sa.Column("max_downloads", Size, nullable=False),
+    sa.Column("begun", Size, nullable=False, server_default="0"),  # counts against max_downloads
+    sa.Column("downloads", Size, nullable=False, server_default="0"),
+    sa.Column("downloaded_bytes", Size, nullable=False, server_default="0"),
+)
+
+archive = sa.Table(
+    "archive",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("created_at", Time, nullable=False),
+    sa.Column("expires_at", Time, nullable=False, index=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),  # making, ready, ended
+    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("listing_start", Size, nullable=False),
+    sa.Column("tail_start", Size, nullable=False),
+)
+
+# Found by offset, so that an answer from the middle of a large archive costs no more than one of a small archive.
+archive_entry = sa.Table(
+    "archive_entry",
+    metadata,
+    sa.Column("archive_id", sa.Text, primary_key=True),
+    sa.Column("start", Size, primary_key=True),
+    sa.Column("listed", Size, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("size", Size, nullable=False),
+    sa.Column("crc32", Size, nullable=False),
+    sa.Column("modified_at", Size, nullable=False),
+    sa.Column("asset_id", sa.Text, nullable=False, index=True),
+    sa.Column("blob_id", sa.Text, nullable=False),
+    sa.Index(None, "archive_id", "listed"),
+    sqlite_with_rowid=False,
 )
 
 intent = sa.Table(

@@ -1,24 +1,28 @@
 """Everything that changes the catalogue, once for every adapter (tasks at work: see `outbox`)."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from mediasvc.catalogue import rows, statements
+from mediasvc.catalogue.archives import ArchiveWrites
 from mediasvc.catalogue.interface import Gone, Intent
 from mediasvc.catalogue.statements import Writer
-from mediasvc.catalogue.tables import asset, blob, bucket, intent, key, living, task
+from mediasvc.catalogue.tables import asset, blob, bucket, intent, key, link, living, task
 from mediasvc.core.access import Key
 from mediasvc.core.asset import Asset, Rendition, State
 from mediasvc.core.bucket import Bucket, Usage
 from mediasvc.core.errors import Conflict
 from mediasvc.core.ids import new_task_id
+from mediasvc.core.link import Link
+from mediasvc.core.tally import Tally
 from mediasvc.core.task import NewTask
 
 
-class CoreTransaction:
+class CoreTransaction(ArchiveWrites):
     """Implements `catalogue.interface.Transaction` over a transaction under way."""
 
     def __init__(self, writer: Writer, clock: Callable[[], float]) -> None:
@@ -129,6 +133,8 @@ class CoreTransaction:
             sa.update(asset).where(asset.c.id == changed.id).values(**rows.described(changed)),
             f"asset {changed.id}",
         )
+        if changed.expires_at is not None:
+            await self._end_archives_at(changed.id, changed.expires_at)
 
     async def save_findings(
         self,
@@ -167,6 +173,7 @@ class CoreTransaction:
             raise Gone(f"asset {asset_id} is gone")
         await self._count(gone[0].bucket, added_bytes=-await self._doom(asset_id), added_assets=-1)
         await self._writer.change(sa.delete(task).where(task.c.asset_id == asset_id))
+        await self._writer.change(sa.delete(link).where(link.c.asset_id == asset_id))
         await self.enqueue(NewTask("purge", asset_id))
 
     async def doom_blob(self, blob_id: str) -> None:
@@ -199,6 +206,45 @@ class CoreTransaction:
         )
         return task_id
 
+    async def add_link(self, new: Link) -> None:
+        if not await self._writer.rows(sa.select(asset.c.id).where(asset.c.id == new.asset_id)):
+            raise Gone(f"asset {new.asset_id} is gone")
+        await self._insert(link, asdict(new), f"link {new.id} exists")
+
+    async def begin_download(self, link_id: str) -> None:
+        # One statement: of two downloads that want the last one, one gets it.
+        await self._exactly_one(
+            sa.update(link)
+            .where(
+                link.c.id == link_id, link.c.begun < link.c.max_downloads, link.c.expires_at > self._clock()
+            )
+            .values(begun=link.c.begun + 1),
+            f"link {link_id}",
+        )
+
+    async def drop_links(self, link_ids: Sequence[str]) -> int:
+        return await self._writer.change(sa.delete(link).where(link.c.id.in_(link_ids)))
+
+    async def end_links(self, asset_id: str) -> None:
+        await self._exactly_one(
+            sa.update(asset).where(asset.c.id == asset_id).values(link_epoch=asset.c.link_epoch + 1),
+            f"asset {asset_id}",
+        )
+        await self._writer.change(sa.delete(link).where(link.c.asset_id == asset_id))
+        await self._end_archives(asset_id)
+
+    async def count_downloads(self, assets: Mapping[str, Tally], links: Mapping[str, Tally]) -> int:
+        missing = 0
+        for counting, tallies in ((statements.COUNT_ASSET, assets), (statements.COUNT_LINK, links)):
+            # In order of id: two who count the same rows never wait for each other in a circle.
+            values = [
+                {"counted": name, "count": tally.count, "sent": tally.bytes}
+                for name, tally in sorted(tallies.items())
+            ]
+            if values:
+                missing += len(values) - await self._writer.change(counting, values)
+        return missing
+
     async def add_key(self, new: Key) -> None:
         await self._insert(key, rows.key_columns(new), f"key {new.id} exists")
 
@@ -209,7 +255,8 @@ class CoreTransaction:
         )
 
     async def _doom(self, asset_id: str) -> int:
-        """Doom every living blob of an asset; gives the size of its original."""
+        """Doom every living blob of an asset, and end the archives they are in; gives the size of its original."""
+        await self._end_archives(asset_id)
         doomed = sa.update(blob).where(blob.c.asset_id == asset_id, living).values(doomed=True)
         gone = await self._writer.rows(doomed.returning(blob.c.preset, blob.c.size))
         return sum(row.size for row in gone if row.preset == "")

@@ -24,6 +24,7 @@ from mediasvc.web.app import make_app
 from mediasvc.web.deps import Desk
 from mediasvc.web.protocol import ServerProtocol
 from mediasvc.worker import at_work
+from mediasvc.worker.receipts import bind, counting
 
 PATIENCE = 20  # seconds that requests under way get after SIGTERM
 
@@ -42,15 +43,22 @@ def serve(
         logs.log.info("variable_ignored", name=name, reason="Kubernetes sets it for a service of this name")
     _raise_open_files()
     with data_dir_lock(chosen, f"http://{_shown(chosen.host)}:{chosen.port}"):
-        with contextlib.closing(_listen(chosen)) as listener:
+        with contextlib.ExitStack() as sockets:
+            listener = sockets.enter_context(_listen(chosen))
+            address = chosen.receipts_address
+            log_socket = sockets.enter_context(bind(address)) if address else None
             try:
-                uvloop.run(_serve(chosen, listener))
+                uvloop.run(_serve(chosen, listener, log_socket))
             finally:
                 logs.write_pending()
 
 
-async def _serve(chosen: Settings, listener: socket.socket) -> None:
-    async with open_house(chosen) as house, at_work(house) as dispatcher:
+async def _serve(chosen: Settings, listener: socket.socket, log_socket: socket.socket | None) -> None:
+    async with (
+        open_house(chosen) as house,
+        counting(house.receipts, log_socket),
+        at_work(house) as dispatcher,
+    ):
         app = make_app(Desk(house, ring=dispatcher.ring, healthy=lambda: dispatcher.healthy))
         config = uvicorn.Config(
             app,

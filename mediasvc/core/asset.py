@@ -39,7 +39,8 @@ class Asset:
 
     `modified_at` is when this version was made: whole seconds, later than the version it replaced.
     `facts` is what we measured, `metadata` what the uploader said. `placeholder` is
-    `{thumbhash, color, data_uri}` once an image was looked at.
+    `{thumbhash, color, data_uri}` once an image was looked at. `downloads` and `downloaded_bytes` are what was
+    seen to be delivered of the original, in all its versions.
     """
 
     id: str
@@ -60,6 +61,8 @@ class Asset:
     renditions: Mapping[str, Rendition] = field(default_factory=dict)
     tasks_pending: int = 0
     tasks_failed: int = 0
+    downloads: int = 0
+    downloaded_bytes: int = 0
 
     @property
     def etag(self) -> str:

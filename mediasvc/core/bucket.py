@@ -8,7 +8,8 @@ from dataclasses import dataclass
 class Bucket:
     """A named group of assets. Sizes in bytes, durations in seconds, `None` means no limit.
 
-    `allowed_types` holds media types, `image/*` for a family; empty allows everything.
+    `allowed_types` holds media types, `image/*` for a family; empty allows everything. `cors_origins` narrows the
+    server's for the bucket's byte routes; empty leaves them. `download_rate` is bytes a second and connection.
     """
 
     name: str
@@ -19,6 +20,8 @@ class Bucket:
     default_ttl: float | None = None
     quota_bytes: int | None = None
     quota_assets: int | None = None
+    cors_origins: Sequence[str] = ()
+    download_rate: int | None = None
 
     def allows_type(self, media_type: str) -> bool:
         family = media_type.partition("/")[0] + "/*"

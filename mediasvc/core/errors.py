@@ -7,9 +7,10 @@ the command line prints `str(error)` and exits with `exit_code`. Anything outsid
       ├─ BadRequest  BadKey  BadBucket  BadBody                 400
       ├─ Unauthorised 401   Forbidden 403   NotFound 404   MethodNotAllowed 405
       │    └─ RenditionPending (404, come back)
-      ├─ Conflict 409   PreconditionFailed 412
+      ├─ Conflict 409   ArchiveEnded 410   PreconditionFailed 412
       ├─ TooLarge  QuotaExceeded                                413
       ├─ TypeNotAllowed 415   RangeNotSatisfiable 416   ChecksumMismatch  InvalidInput 422
+      ├─ RateLimited 429
       ├─ StoreFull 507   StoreFault 503
       ├─ Unavailable 503: StoreUnavailable  CatalogueUnavailable
       └─ StartupRefused: one sentence that stops the start (never sent over HTTP)
@@ -25,7 +26,7 @@ class MediasvcError(Exception):
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Internal Server Error"
     retryable: ClassVar[bool] = False
-    retry_after: ClassVar[int | None] = None  # seconds
+    retry_after: int | None = None  # seconds
     exit_code: ClassVar[int] = 1  # the command line's, as rclone counts them
 
     def __init__(self, detail: str) -> None:
@@ -84,6 +85,12 @@ class Conflict(MediasvcError):
     code, status, title = "conflict", 409, "Conflict"
 
 
+class ArchiveEnded(MediasvcError):
+    """It was there, and what it was made of is not any more."""
+
+    code, status, title = "archive_ended", 410, "Gone"
+
+
 class PreconditionFailed(MediasvcError):
     code, status, title = "precondition_failed", 412, "Precondition Failed"
 
@@ -108,6 +115,17 @@ class TooLarge(LimitError):
 
 class QuotaExceeded(LimitError):
     code, status, title = "quota_exceeded", 413, "Quota Exceeded"
+
+
+class RateLimited(LimitError):
+    """Too many requests for now; after `retry_after` seconds there is room again."""
+
+    code, status, title, retryable = "rate_limited", 429, "Too Many Requests", True
+    exit_code = 5
+
+    def __init__(self, detail: str, *, limit: int, limit_source: str, retry_after: int) -> None:
+        super().__init__(detail, limit=limit, limit_source=limit_source)
+        self.retry_after = retry_after
 
 
 class TypeNotAllowed(MediasvcError):

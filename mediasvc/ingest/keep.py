@@ -5,7 +5,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable
 
 from mediasvc.catalogue.interface import Catalogue, Gone, Intent, Transaction
 from mediasvc.core.asset import Blob
-from mediasvc.core.errors import MediasvcError
+from mediasvc.core.errors import MediasvcError, StoreFull
 from mediasvc.core.ids import new_blob_id
 from mediasvc.logs import log
 from mediasvc.store.interface import BlobStore, Digests
@@ -23,6 +23,14 @@ class Keeper:
         self._catalogue = catalogue
         self.run = run
         self.live: set[str] = set()
+
+    def check_room(self, length: int) -> None:
+        """Raises StoreFull where the store's disk has no `length` bytes left: better told before they come."""
+        files = self._store.files
+        if files is not None and length > files.free():
+            raise StoreFull(
+                f"the store has no room left for {length} bytes; free space on its disk, then send it again"
+            )
 
     async def keep(
         self,

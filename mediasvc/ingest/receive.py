@@ -66,7 +66,7 @@ class Receiver:
         checked = _Checked(admission, body)
 
         async def reserve(tx: Transaction, blob_id: str) -> Intent:
-            place = await _find_room(tx, admission, wanted.length or 0)
+            place = await self._announced(tx, admission)
             checked.room = place.room
             more_bytes = max(0, (wanted.length or 0) - place.freed)
             return Intent(blob_id, self._keeper.run, place.bucket.name, more_bytes, int(not place.replaces))
@@ -80,6 +80,21 @@ class Receiver:
         media_type = checked.media_type
         facts = {} if self._derives(media_type) else facts_from_head(media_type, checked.head, blob.size)
         return Kept(admission, blob, media_type, facts)
+
+    async def check_room(self, admission: Admission) -> None:
+        """Whether what the head announces would fit now; nothing is reserved. Raises QuotaExceeded, StoreFull."""
+        bucket = admission.bucket
+        if bucket.quota_bytes is None and bucket.quota_assets is None:  # no need to wait for other writers
+            self._keeper.check_room(admission.wanted.length or 0)
+            return
+        async with self._catalogue.transaction() as tx:
+            await self._announced(tx, admission)
+
+    async def _announced(self, tx: Transaction, admission: Admission) -> "_Place":
+        length = admission.wanted.length or 0
+        place = await _find_room(tx, admission, length)
+        self._keeper.check_room(length)
+        return place
 
     async def commit(self, kept: Sequence[Kept]) -> list[Received]:
         """Give the kept bytes their rows and tasks, all in one transaction; on failure all are abandoned."""

@@ -11,6 +11,7 @@ from mediasvc.ingest.purge import purge
 from mediasvc.store.interface import BlobStore
 
 _PAGE = 500
+_ENTRIES = 2000  # of an archive, deleted at once
 
 
 @dataclass(slots=True)
@@ -21,6 +22,8 @@ class Swept:
     expired: int = 0
     blobs: int = 0
     tasks: int = 0
+    links: int = 0
+    archives: int = 0
 
     def __str__(self) -> str:
         return (
@@ -57,6 +60,13 @@ async def sweep(
                 swept.expired += 1
             except Gone:  # somebody else deleted it
                 continue
+    while over := await catalogue.expired_links(clock(), _PAGE):
+        async with catalogue.transaction() as tx:
+            swept.links += await tx.drop_links(over)
+    while done := await catalogue.stale_archives(clock(), _PAGE):
+        for archive_id in done:
+            await _drop_archive(catalogue, archive_id)
+        swept.archives += len(done)
     faults: dict[str, StoreFault] = {}
     for intent in await catalogue.intents():
         stale = intent.blob_id not in live if intent.run == own_run else not runs.alive(intent.run)
@@ -78,6 +88,14 @@ async def sweep(
     for run in dead:
         runs.end(run)
     return swept
+
+
+async def _drop_archive(catalogue: Catalogue, archive_id: str) -> None:
+    """Part by part: other writers must not wait for a hundred thousand entries."""
+    dropped = False
+    while not dropped:
+        async with catalogue.transaction() as tx:
+            dropped = await tx.drop_archive(archive_id, _ENTRIES)
 
 
 async def _unpurged(catalogue: Catalogue, own_run: str | None) -> Collection[str]:

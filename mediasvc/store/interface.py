@@ -4,7 +4,7 @@ A blob is written once under a random id and never changed. Ids come from `core.
 digits); nothing an uploader wrote ever becomes part of one.
 """
 
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,36 @@ class Files(Protocol):
     def open(self, blob_id: str) -> BinaryIO:
         """The blob's file, open for reading, unbuffered. Raises BlobMissing. Blocks for one system call."""
 
+    def size(self, blob_id: str) -> int:
+        """Bytes the blob's file has. Raises BlobMissing. Blocks for one system call."""
+
+    def free(self) -> int:
+        """Bytes that fit on its disk, at most. Blocks for one system call."""
+
+
+@dataclass(frozen=True, slots=True)
+class PresignedUrl:
+    """`origin` is `http://HOST:PORT`, `host` what a request must send as Host, `target` the raw path and query."""
+
+    origin: str
+    host: str
+    target: str
+
+    def __str__(self) -> str:
+        return self.origin + self.target
+
+
+class Presigned(Protocol):
+    """What a store that speaks HTTP can do besides: URLs with which a blob can be fetched (GET) for a while, and with
+    no other credentials. They cost microseconds. Raise StoreFault where there is nothing to sign with,
+    StoreUnavailable where that cannot be had at the moment."""
+
+    def inside(self, blob_id: str, *, seconds: int) -> PresignedUrl:
+        """For whoever reaches the store where we do."""
+
+    def outside(self, blob_id: str, *, seconds: int, answer: Mapping[str, str]) -> PresignedUrl:
+        """For clients. `answer`: what the store is to answer with, `response-content-type` and the like."""
+
 
 class BlobStore(Protocol):
     """Keeps immutable blobs. Every method may raise StoreUnavailable (away, within 30 s), StoreFull or StoreFault."""
@@ -42,6 +72,10 @@ class BlobStore(Protocol):
     @property
     def files(self) -> Files | None:
         """Blobs as plain files, where the store has them."""
+
+    @property
+    def presigned(self) -> Presigned | None:
+        """URLs with which others fetch blobs, where the store has them."""
 
     @property
     def max_blob_size(self) -> int | None:

@@ -52,16 +52,36 @@ class LocalFiles:
         except OSError as error:
             raise StoreUnavailable(f"a blob cannot be opened: {error.strerror}") from error
 
+    def size(self, blob_id: str) -> int:
+        if not _BLOB_ID.fullmatch(blob_id):
+            raise ValueError(f"not a blob id: {blob_id!r}")
+        try:
+            return os.stat(f"{self._folder}/{blob_id[:2]}/{blob_id[2:4]}/{blob_id}").st_size
+        except FileNotFoundError:
+            raise BlobMissing(blob_id) from None
+        except OSError as error:
+            raise StoreUnavailable(f"a blob cannot be looked at: {error.strerror}") from error
+
+    def free(self) -> int:
+        try:
+            disk = os.statvfs(self._folder)
+        except OSError as error:
+            raise StoreUnavailable(f"the store's disk cannot be looked at: {error.strerror}") from error
+        return disk.f_bfree * disk.f_frsize  # with what is set aside for root: it may be who runs us
+
 
 class LocalStore:
     """A directory on a local disk. What `put` returned survives a power cut."""
 
-    max_blob_size: int | None = 1 << 60  # an exbibyte: no file is larger, and all sums of sizes fit in 64 bits
+    presigned = None
+    max_blob_size: int | None = (
+        1 << 60
+    )  # an exbibyte: no file is larger, and all sums of sizes fit in 64 bits
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._incoming = root / "incoming"
-        self._writers = ThreadPoolExecutor(8, "store-write")
+        self._writers = ThreadPoolExecutor(16, "store-write")  # two for each upload at work
         self._helpers = ThreadPoolExecutor(8, "store-write-too")
         self._readers = ThreadPoolExecutor(8, "store-read")
         self._syncer = ThreadPoolExecutor(1, "store-sync")

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, suppress
 
@@ -10,9 +10,10 @@ from mediasvc.core.errors import StartupRefused, StoreUnavailable
 from mediasvc.core.span import Span
 from mediasvc.store.budget import ByteBudget
 from mediasvc.store.digests import Digests
-from mediasvc.store.interface import BlobMissing, Stored
+from mediasvc.store.interface import BlobMissing, PresignedUrl, Stored
 from mediasvc.store.part_memory import PartMemory
 from mediasvc.store.parts import LARGEST, MAX_BLOB_SIZE, PartPlan
+from mediasvc.store.presign import Presigner
 from mediasvc.store.s3_client import S3Client, StoreAway, StoreRefused
 from mediasvc.store.s3_download import Download
 from mediasvc.store.s3_upload import Outgoing
@@ -28,6 +29,21 @@ _BLOB_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _WRONG_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"}
 
 
+class S3Presigned:
+    """URLs of blobs (the `Presigned` capability)."""
+
+    def __init__(self, client: S3Client) -> None:
+        url, credentials = client.url, client.credentials
+        self._inside = Presigner(client.endpoint, url.bucket, url.region, credentials)
+        self._outside = Presigner(url.public_endpoint or client.endpoint, url.bucket, url.region, credentials)
+
+    def inside(self, blob_id: str, *, seconds: int) -> PresignedUrl:
+        return self._inside.url(blob_id, seconds=seconds)
+
+    def outside(self, blob_id: str, *, seconds: int, answer: Mapping[str, str]) -> PresignedUrl:
+        return self._outside.url(blob_id, seconds=seconds, answer=answer)
+
+
 class S3Store:
     """An S3 bucket. What `put` returned has been acknowledged by the store and looked at once more."""
 
@@ -37,9 +53,10 @@ class S3Store:
     def __init__(self, url: S3Url) -> None:
         self._url = url
         self._client = S3Client(url)
+        self.presigned = S3Presigned(self._client)
         self._senders = ThreadPoolExecutor(12, "s3-send")  # as many as smallest parts fit into the budget
         self._readers = ThreadPoolExecutor(16, "s3-read")
-        self._hashers = ThreadPoolExecutor(4, "s3-hash")
+        self._hashers = ThreadPoolExecutor(8, "s3-hash")
         self._budget = ByteBudget(IN_FLIGHT)
         self._memory = PartMemory()
         self._accepted = False  # whether the store has let us write and delete since we started

@@ -24,6 +24,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from mediasvc.core.errors import StoreFault, StoreFull, StoreUnavailable
+from mediasvc.store.credentials import CurrentCredentials
 from mediasvc.store.interface import BlobMissing
 from mediasvc.store.url import S3Url
 
@@ -96,9 +97,12 @@ class S3Client:
             max_pool_connections=64,
             tcp_keepalive=True,
         )
-        self._sdk: Any = boto3.session.Session().client(
+        session = boto3.session.Session()
+        self._sdk: Any = session.client(
             "s3", region_name=url.region, endpoint_url=url.endpoint, config=config
         )
+        self.endpoint: str = self._sdk.meta.endpoint_url
+        self.credentials = CurrentCredentials(session.get_credentials(), self._calls)
 
     def call_unless_away(self, operation: str, **parameters: Any) -> Any:
         """As `call`. Where the store has been away for longer than anybody asks again, one question at a time is put

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from mediasvc.core.access import SCOPES, Key
 from mediasvc.core.bucket import Bucket
 from mediasvc.core.media_types import essence
+from mediasvc.core.origins import parse_origin
 from mediasvc.web.schemas import Duration, In, Size, rfc3339, when
+
+_FASTEST = 2**40  # bytes a second: nginx multiplies it with seconds, in 63 bits
 
 
 def _allowed_type(text: str) -> str:
@@ -32,7 +35,7 @@ class BucketPolicy(In):
     public: bool | None = None
     max_asset_size: Size | None = None
     allowed_types: (
-        Annotated[list[Annotated[str, BeforeValidator(_allowed_type)]], Field(max_length=256)] | None
+        Annotated[list[Annotated[str, AfterValidator(_allowed_type)]], Field(max_length=256)] | None
     ) = None
     default_ttl: Duration | None = None
     quota_bytes: Size | None = None
@@ -41,8 +44,17 @@ class BucketPolicy(In):
         None, description="`keep`, the only one that is built", examples=["keep"]
     )
     presets: Any = Field(None, description="not built yet: refused")
-    cors_origins: Any = Field(None, description="not built yet: refused")
-    download_rate: Any = Field(None, description="not built yet: refused")
+    cors_origins: (
+        Annotated[list[Annotated[str, AfterValidator(parse_origin)]], Field(max_length=100)] | None
+    ) = Field(
+        None,
+        description="of the origins the server allows, those whose pages may read this bucket's `/b`, `/f` and "
+        "`/i` URLs; empty: all of them",
+        examples=[["https://app.example.org"]],
+    )
+    download_rate: Annotated[int, Field(strict=True, ge=1, le=_FASTEST)] | None = Field(
+        None, description="bytes a second and connection, behind nginx", examples=[1_000_000]
+    )
 
 
 class BucketIn(BucketPolicy):
@@ -59,6 +71,8 @@ class BucketOut(BaseModel):
     quota_bytes: int | None
     quota_assets: int | None
     metadata_policy: str
+    cors_origins: Sequence[str]
+    download_rate: int | None
 
     @classmethod
     def of(cls, bucket: Bucket) -> Self:
@@ -72,6 +86,8 @@ class BucketOut(BaseModel):
             quota_bytes=bucket.quota_bytes,
             quota_assets=bucket.quota_assets,
             metadata_policy="keep",
+            cors_origins=bucket.cors_origins,
+            download_rate=bucket.download_rate,
         )
 
 
@@ -82,7 +98,7 @@ class BucketList(BaseModel):
 
 class KeyIn(In):
     name: Annotated[str, Field(max_length=200)] = ""
-    scopes: Annotated[list[Annotated[str, BeforeValidator(_scope)]], Field(min_length=1)] = Field(
+    scopes: Annotated[list[Annotated[str, AfterValidator(_scope)]], Field(min_length=1)] = Field(
         examples=[["assets:write"]]
     )
     bucket: str | None = None

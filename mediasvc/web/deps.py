@@ -9,11 +9,15 @@ from fastapi import Depends, Request
 
 from mediasvc.bootstrap import House
 from mediasvc.core.access import Caller
+from mediasvc.core.asset import Asset
 from mediasvc.core.checksums import expected_sha256
 from mediasvc.core.durations import parse_duration
 from mediasvc.core.errors import BadKey, BadRequest, Forbidden, NotFound, Unauthorised
+from mediasvc.core.ids import well_formed
 from mediasvc.core.keys import decode_path, normalise_key
 from mediasvc.core.media_types import essence
+from mediasvc.ingest.admission import Admission, Wanted
+from mediasvc.web.preflight import Welcome, is_preflight
 from mediasvc.web.urls import base_url
 
 MAX_TAGS = 64
@@ -64,6 +68,29 @@ def require(caller: Caller, scope: str) -> None:
         raise Unauthorised("send an API key: Authorization: Bearer msk_…")
     if not caller.has(scope):
         raise Forbidden(f"the key lacks the scope {scope}")
+
+
+async def visible_asset(desk: Desk, caller: Caller, asset_id: str) -> Asset:
+    """The asset, if it lies within what the caller's key was made for. Raises NotFound."""
+    asset = await desk.house.catalogue.asset(asset_id) if well_formed("ast", asset_id) else None
+    if asset is None or not caller.sees(asset.bucket, asset.key):
+        raise NotFound(f"there is no asset {asset_id[:64]}")
+    return asset
+
+
+async def admit(request: Request, caller: Caller, desk: Desk, wanted: Wanted) -> Admission:
+    """Let an upload in by what its head says. A preflight ends here, before anything is changed or reserved."""
+    admission = await desk.house.doorkeeper.admit(caller, wanted)
+    if is_preflight(request.scope):
+        await desk.house.receiver.check_room(admission)
+        raise Welcome
+    return admission
+
+
+async def key_ends_at(desk: Desk, caller: Caller) -> float | None:
+    """When the caller's key expires: what it gives to others must not outlive it."""
+    key = await desk.house.catalogue.key(caller.key_id) if caller.key_id else None
+    return key.expires_at if key else None
 
 
 def named_asset(request: Request) -> tuple[str, str]:

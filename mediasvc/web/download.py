@@ -16,11 +16,15 @@ from prometheus_client import Counter
 from starlette.responses import StreamingResponse
 
 from mediasvc import metrics
-from mediasvc.catalogue.interface import Catalogue
+from mediasvc.catalogue.interface import Catalogue, Gone
 from mediasvc.core.access import Caller
 from mediasvc.core.errors import NotFound, StoreFault
+from mediasvc.core.signing import Signer
 from mediasvc.deliver.download import ById, ByKey, OfPreset, Target, plan_download
-from mediasvc.deliver.plan import Nothing, Plan, SendFile, Stream
+from mediasvc.deliver.links import bad_link
+from mediasvc.deliver.plan import HandToNginx, Nothing, Plan, Redirect, SendFile, Stream
+from mediasvc.deliver.receipts import Receipts
+from mediasvc.deliver.ways import Way, Ways
 from mediasvc.logs import log
 from mediasvc.store.interface import BlobMissing, BlobStore
 from mediasvc.web.sendfile import EXTENSION, FileBroken
@@ -30,6 +34,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
+# nginx asks again when the store does not have what we handed over: which blob that was.
+MISSED = b"x-missed-blob"
 _SENDFILE_BYTES = metrics.download_bytes.labels(SendFile.name)
 _STREAM_BYTES = metrics.download_bytes.labels(Stream.name)
 
@@ -62,12 +68,18 @@ class Downloads:
         catalogue: Catalogue,
         store: BlobStore,
         caller_of: Callable[[bytes | None], Awaitable[Caller]],
+        signer: Signer,
+        ways: Ways,
+        receipts: Receipts,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._app = app
         self._catalogue = catalogue
         self._store = store
         self._caller_of = caller_of
+        self._signer = signer
+        self._ways = ways
+        self._receipts = receipts
         self._clock = clock
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -78,25 +90,31 @@ class Downloads:
         if target is None:
             await self._app(scope, receive, send)
             return
-        authorization = None
+        authorization, missed = None, b""
         for name, value in scope["headers"]:
             if name == b"authorization":
-                authorization = value
-                break
+                authorization = authorization or value
+            elif name == MISSED:
+                missed = value
         caller = await self._caller_of(authorization)
-        zero_copy = self._store.files is not None and EXTENSION in scope.get("extensions", ())
+        behind_proxy = scope.get("state", {}).get("behind_proxy", False)
+        way = self._ways.choose(behind_proxy=behind_proxy, zero_copy=EXTENSION in scope.get("extensions", ()))
         try:
-            plan = await self._plan(target, scope, caller, zero_copy)
+            plan = await self._plan(target, scope, caller, way)
+            # Whoever made this up has to know the blob's name, and learns that it is gone.
+            if missed and isinstance(plan.body, HandToNginx) and plan.body.blob_id.encode() == missed:
+                raise _missing(BlobMissing(plan.body.blob_id))
             await self._carry_out(plan, scope, receive, send)
         except BlobMissing:
             # Replaced and purged since we looked: then there is a next version. Else the bytes are lost.
-            plan = await self._plan(target, scope, caller, zero_copy)
+            plan = await self._plan(target, scope, caller, way)
             try:
                 await self._carry_out(plan, scope, receive, send)
             except BlobMissing as missing:
                 raise _missing(missing) from None
 
-    async def _plan(self, target: Target, scope: Message, caller: Caller, zero_copy: bool) -> Plan:
+    async def _plan(self, target: Target, scope: Message, caller: Caller, way: Way) -> Plan:
+        client = scope.get("client")
         return await plan_download(
             self._catalogue,
             target,
@@ -105,20 +123,60 @@ class Downloads:
             scope["headers"],
             caller,
             self._clock(),
-            zero_copy=zero_copy,
+            signer=self._signer,
+            way=way,
+            address=client[0] if client else "",
         )
 
     async def _carry_out(self, plan: Plan, scope: Message, receive: Receive, send: Send) -> None:
         """Raises BlobMissing only before anything was sent; what goes wrong later breaks the answer off."""
+        if plan.counts:
+            send = self._counting(plan.counts, send)
         match plan.body:
             case SendFile():
                 await self._send_file(plan, plan.body, send)
             case Stream():
                 await self._stream(plan, plan.body, scope, receive, send)
-            case Nothing():
+            case HandToNginx():
+                await self._hand_over(plan, plan.body, send)
+            case Nothing() | Redirect():
                 _count(plan)
                 await send({"type": "http.response.start", "status": plan.status, "headers": plan.headers})
                 await send({"type": "http.response.body", "body": b""})
+
+    def _counting(self, link_id: str, send: Send) -> Send:
+        """Uses up one download of the link as the answer begins: what is not there was no download.
+
+        The answer's start raises Forbidden where somebody else was quicker.
+        """
+
+        async def counting_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                try:
+                    async with self._catalogue.transaction() as tx:
+                        await tx.begin_download(link_id)
+                except Gone:
+                    raise bad_link() from None
+            await send(message)
+
+        return counting_send
+
+    async def _hand_over(self, plan: Plan, body: HandToNginx, send: Send) -> None:
+        # A look at the file costs 2 µs, and keeps the promises that we make where we send it ourselves.
+        if self._store.files is not None and self._store.files.size(body.blob_id) != body.size:
+            raise _damaged(body.blob_id)
+        headers = plan.headers
+        if plan.delivery is not None:
+            headers = [*headers, (b"x-download-id", self._receipts.expect(plan.delivery).encode())]
+        await send({"type": "http.response.start", "status": plan.status, "headers": headers})
+        _count(plan)
+        await send({"type": "http.response.body", "body": b""})
+
+    def _delivered(self, plan: Plan, sent: int) -> None:
+        """What we sent ourselves has a receipt of its own."""
+        if plan.delivery is not None:
+            length = next(int(value) for name, value in plan.headers if name == b"content-length")
+            self._receipts.delivered(plan.delivery, sent, complete=sent == length)
 
     async def _send_file(self, plan: Plan, body: SendFile, send: Send) -> None:
         files = self._store.files
@@ -126,39 +184,60 @@ class Downloads:
         with files.open(body.blob_id) as file:
             if os.fstat(file.fileno()).st_size != body.size:
                 raise _damaged(body.blob_id)
+            await send({"type": "http.response.start", "status": plan.status, "headers": plan.headers})
             _count(plan)
+            sent = 0
+            span: Message = {}
             try:
-                await send({"type": "http.response.start", "status": plan.status, "headers": plan.headers})
                 for number, part in enumerate(body.parts, 1):
                     more = number < len(body.parts)
                     if isinstance(part, bytes):
                         await send({"type": "http.response.body", "body": part, "more_body": more})
-                        _SENDFILE_BYTES.inc(len(part))
+                        sent += len(part)
                         continue
-                    await send(
-                        {
-                            "type": EXTENSION,
-                            "file": file,
-                            "offset": part.start,
-                            "count": part.length,
-                            "more_body": more,
-                        }
-                    )
-                    _SENDFILE_BYTES.inc(part.length)
+                    span = {
+                        "type": EXTENSION,
+                        "file": file,
+                        "offset": part.start,
+                        "count": part.length,
+                        "more_body": more,
+                    }
+                    await send(span)
+                    span, sent = {}, sent + part.length
             except ConnectionResetError:
                 pass  # the client has gone; nobody is left to be told
             except FileBroken as error:
                 # The connection is cut already: too late for an answer, not for the operator.
                 log.error("download cut", blob_id=body.blob_id, reason=str(error))
+            finally:
+                sent += span.get("sent", 0)  # of one that broke off
+                _SENDFILE_BYTES.inc(sent)
+                self._delivered(plan, sent)
 
     async def _stream(self, plan: Plan, body: Stream, scope: Message, receive: Receive, send: Send) -> None:
         async with aclosing(self._pieces(body)) as pieces:
             # The first piece before the status: a missing blob is a clean 404, a store that is away a clean 503.
             first = await anext(pieces, b"")
-            _count(plan)
-            response = StreamingResponse(_counted(first, pieces), status_code=plan.status)
+            sent, begun = 0, False
+
+            async def counted() -> AsyncIterator[bytes]:
+                nonlocal sent, begun
+                _count(plan)
+                begun = True
+                yield first
+                sent += len(first)
+                async for piece in pieces:
+                    yield piece
+                    sent += len(piece)
+
+            response = StreamingResponse(counted(), status_code=plan.status)
             response.raw_headers = list(plan.headers)
-            await response(scope, receive, send)
+            try:
+                await response(scope, receive, send)
+            finally:
+                _STREAM_BYTES.inc(sent)
+                if begun:
+                    self._delivered(plan, sent)
 
     async def _pieces(self, body: Stream) -> AsyncGenerator[bytes, None]:
         held, begun = b"", False
@@ -177,14 +256,6 @@ class Downloads:
                 raise
         if held:
             yield held
-
-
-async def _counted(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    _STREAM_BYTES.inc(len(first))
-    async for piece in rest:
-        yield piece
-        _STREAM_BYTES.inc(len(piece))
 
 
 def _count(plan: Plan) -> None:

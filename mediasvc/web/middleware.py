@@ -16,6 +16,9 @@ JSON_LIMIT = 1 << 20  # bytes of a JSON body
 DRAIN_LIMIT = 256 << 10  # bytes read after a refusal, so that the client gets to see it
 DRAIN_SECONDS = 2.0
 LINGER_SECONDS = 0.5
+# Instead of Content-Length in an answer to a body that is still coming, where a proxy would take its last byte for the
+# end and hang up on a client that has yet to see it: nginx.conf turns it back.
+UNTIL_READ = b"x-content-length"
 _PROTECTED = ("/v1/", "/b/", "/f/", "/i/", "/u/", "/metrics")
 
 
@@ -57,7 +60,12 @@ class Drained:
             nonlocal early
             if message["type"] == "http.response.start" and more_to_come:
                 early = True
-                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+                headers = [*message.get("headers", ()), (b"connection", b"close")]
+                if scope.get("state", {}).get("behind_proxy"):
+                    headers = [
+                        (UNTIL_READ if name == b"content-length" else name, value) for name, value in headers
+                    ]
+                message["headers"] = headers
             if early and message["type"] == "http.response.body" and not message.get("more_body", False):
                 await send({**message, "more_body": True})
                 if not waiting:
@@ -147,7 +155,7 @@ class Admitted:
             raise Unauthorised("send an API key: Authorization: Bearer msk_…, or curl -u :msk_…")
         if not caller.anonymous:
             send = _private(send)
-        limit = self._max_upload_size if _is_upload(scope) else JSON_LIMIT
+        limit = self._max_upload_size if is_upload(scope) else JSON_LIMIT
         if limit is not None:
             declared = _declared_length(scope)
             if declared is None:
@@ -170,7 +178,8 @@ def _private(send: Send) -> Send:
     return private_send
 
 
-def _is_upload(scope: Scope) -> bool:
+def is_upload(scope: Scope) -> bool:
+    """Whether the body is bytes to keep. These are the doors that a preflight decides, too."""
     method: str = scope["method"]
     path: str = scope["path"]
     return (method == "PUT" and path.startswith(("/b/", "/u/"))) or (

@@ -14,9 +14,10 @@ from mediasvc import metrics
 from mediasvc.core.errors import MediasvcError, Unavailable
 from mediasvc.logs import log, log_request
 from mediasvc.web.errors import problem
+from mediasvc.web.preflight import is_question
 
 _QUIET = ("/healthz", "/readyz", "/metrics")
-_BYTES = ("/b/", "/f/", "/i/", "/u/")  # how long these take is up to their size and their reader
+_BYTES = ("/b/", "/f/", "/i/", "/u/", "/z/")  # how long these take is up to their size and their reader
 _GONE = 499  # nginx's number for a client that left before its answer
 
 
@@ -64,21 +65,25 @@ class Observed:
             unexpected = MediasvcError("something went wrong here; the log knows it by this request_id")
             await problem(unexpected, request_id)(scope, receive, observed_send)
         finally:
-            seconds = time.perf_counter() - began
-            _requests(scope["method"], status or _GONE).inc()
-            if not scope["path"].startswith(_BYTES):
-                metrics.request_seconds.observe(seconds)
-            if scope["path"] not in _QUIET:
-                client = scope.get("client")
-                log_request(
-                    request_id=request_id,
-                    method=scope["method"],
-                    path=scope.get("raw_path", b"").decode("latin-1"),  # as sent: no control characters
-                    status=status or _GONE,
-                    size=size,
-                    seconds=seconds,
-                    client=client[0] if client else "",
-                )
+            if not is_question(scope):
+                _note(scope, request_id, status or _GONE, size, time.perf_counter() - began)
+
+
+def _note(scope: Scope, request_id: str, status: int, size: int, seconds: float) -> None:
+    _requests(scope["method"], status).inc()
+    if not scope["path"].startswith(_BYTES):
+        metrics.request_seconds.observe(seconds)
+    if scope["path"] not in _QUIET:
+        client = scope.get("client")
+        log_request(
+            request_id=request_id,
+            method=scope["method"],
+            path=scope.get("raw_path", b"").decode("latin-1"),  # as sent: no control characters
+            status=status,
+            size=size,
+            seconds=seconds,
+            client=client[0] if client else "",
+        )
 
 
 @cache

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from mediasvc.web.paths import WATCHED
 from mediasvc.web.problems import problems
 from mediasvc.web.schemas import Problem
 
@@ -47,6 +48,8 @@ def _complete(operation: dict[str, Any], path: str) -> None:
             parameters.append({"name": name, "in": "path", "required": True, "schema": {"type": "string"}})
     responses = operation["responses"]
     own = [422] if "422" in responses else []
+    if path not in WATCHED:
+        own.append(429)
     if "application/json" in operation.get("requestBody", {}).get("content", {}):
         own.append(413)
     for status, response in problems(*own).items():

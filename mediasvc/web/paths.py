@@ -19,3 +19,5 @@ NAMED = "/b/{bucket}/{key:anything}"
 DROPPED = "/u/{name:anything}"
 BY_ID = "/f/{asset_id}/{name:anything}"
 RENDITION = "/i/{preset}/{asset_id}.{ext}"
+ARCHIVE = "/z/{archive_id}/{name:anything}"
+WATCHED = ("/healthz", "/readyz", "/metrics")  # by monitoring, which must never be turned away

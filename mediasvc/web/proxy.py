@@ -12,7 +12,8 @@ _PREFIX = re.compile(r"(?:/(?!\.\.?(?:/|\Z))[A-Za-z0-9._~-]+)*")
 
 
 class Proxied:
-    """Puts the client's address, scheme, host and path prefix into the scope, as a trusted proxy told them.
+    """Puts the client's address, scheme, host and path prefix into the scope, as a trusted proxy told them; and
+    `behind_proxy` into its state where one passed the request on, for only such a one may be told where blobs lie.
 
     Of several addresses the rightmost that is no trusted proxy counts: what stands left of it was sent by
     whoever connected to that proxy, and may be forged.
@@ -24,16 +25,9 @@ class Proxied:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = scope.get("client")
-        if scope["type"] == "http" and self._trusted and client and self._is_trusted(client[0]):
+        if scope["type"] == "http" and self._trusted and client and is_trusted(client[0], self._trusted):
             scope.update(self._seen_through(scope))  # in place: the access log names the real client too
         await self._app(scope, receive, send)
-
-    def _is_trusted(self, address: str) -> bool:
-        try:
-            ip = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(ip in network for network in self._trusted if network.version == ip.version)
 
     def _seen_through(self, scope: Scope) -> Scope:
         """What changes."""
@@ -49,10 +43,14 @@ class Proxied:
         host = last.get("host") or _last(told.get(b"x-forwarded-host", ""))
         prefix = _last(told.get(b"x-forwarded-prefix", "")).rstrip("/")
 
+        # A client that shares the proxy's address and asks us directly is none.
+        if addresses:
+            scope["state"]["behind_proxy"] = True
+
         changed: Scope = {}
         for address in reversed([_bare(address) for address in addresses]):
             changed["client"] = (address, 0)
-            if not self._is_trusted(address):
+            if not is_trusted(address, self._trusted):
                 break
         if scheme.lower() in ("http", "https"):
             changed["scheme"] = scheme.lower()
@@ -62,6 +60,14 @@ class Proxied:
         if prefix and _PREFIX.fullmatch(prefix):
             scope["state"]["prefix"] = prefix
         return changed
+
+
+def is_trusted(address: str, trusted: Sequence[Network]) -> bool:
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return any(ip in network for network in trusted if network.version == ip.version)
 
 
 def _split(text: str) -> list[str]:

@@ -77,6 +77,13 @@ class TaskCounts(BaseModel):
     failed: int
 
 
+class DownloadsOut(BaseModel):
+    """What was seen to be delivered: `count` answers that held the first byte, `bytes` in all."""
+
+    count: int
+    bytes: int
+
+
 class AssetOut(BaseModel):
     """An asset as everybody gets it; `facts.gps` only with a key."""
 
@@ -99,6 +106,7 @@ class AssetOut(BaseModel):
     url: str
     renditions: Mapping[str, RenditionOut]
     tasks: TaskCounts
+    downloads: DownloadsOut
 
     @classmethod
     def of(cls, asset: Asset, base: str, *, with_gps: bool) -> Self:
@@ -131,6 +139,7 @@ class AssetOut(BaseModel):
                 for preset, rendition in asset.renditions.items()
             },
             tasks=TaskCounts(pending=asset.tasks_pending, failed=asset.tasks_failed),
+            downloads=DownloadsOut(count=asset.downloads, bytes=asset.downloaded_bytes),
         )
 
 

@@ -118,13 +118,13 @@ class Sender:
         count = message.get("count")
         count = os.fstat(file).st_size - offset if count is None else count
         self._check()
-        if count <= SMALL and (few := _read_at_once(file, offset, count)) is not None:
+        if count <= SMALL and (few := read_at_once(file, offset, count)) is not None:
             return few
         if cycle.chunked_encoding or count > cycle.expected_content_length:
             raise RuntimeError("Response content longer than Content-Length")
         self._uncork()
         await self._drained()
-        await self._copy(file, offset, offset + count)
+        await self._copy(message, file, offset, offset + count)
         cycle.expected_content_length -= count
         return b""
 
@@ -143,17 +143,19 @@ class Sender:
             self._cycle.disconnected = True
             raise ConnectionResetError("the client has gone")
 
-    async def _copy(self, file: int, offset: int, end: int) -> None:
-        turn = min(offset + MAX_TURN, end)
-        tried = offset < end and _in_page_cache(file, offset, turn)
-        if tried:
-            # What leaves in one go needs no second descriptor.
-            offset += self._sent(self._protocol.fd, file, offset, turn)
-        if offset == end:
-            return
-        # The event loop watches the socket already; it takes a second descriptor to watch it for ourselves.
-        out = os.dup(self._protocol.fd)
+    async def _copy(self, message: Message, file: int, offset: int, end: int) -> None:
+        """`message["sent"]` says how far it got, whatever ends it."""
+        begin, out = offset, -1
         try:
+            turn = min(offset + MAX_TURN, end)
+            tried = offset < end and _in_page_cache(file, offset, turn)
+            if tried:
+                # What leaves in one go needs no second descriptor.
+                offset += self._sent(self._protocol.fd, file, offset, turn)
+            if offset == end:
+                return
+            # The event loop watches the socket already; it takes a second descriptor to watch it for ourselves.
+            out = os.dup(self._protocol.fd)
             while offset < end:
                 if tried and offset < turn:
                     await self._protocol.writable(out)
@@ -166,7 +168,9 @@ class Sender:
                 else:
                     offset += await self._sent_by_thread(out, file, offset, turn)
         finally:
-            os.close(out)
+            message["sent"] = offset - begin
+            if out >= 0:
+                os.close(out)
 
     def _sent(self, out: int, file: int, offset: int, end: int) -> int:
         """As many bytes as the socket takes now."""
@@ -211,7 +215,7 @@ def _sendfile(out: int, file: int, offset: int, end: int) -> int:
     return sent
 
 
-def _read_at_once(file: int, offset: int, count: int) -> bytearray | None:
+def read_at_once(file: int, offset: int, count: int) -> bytearray | None:
     """All of the bytes, if that needs no waiting for the disk."""
     if not _NOWAIT:
         return None

@@ -82,7 +82,8 @@ async def pages(catalogue: Catalogue, query: AssetQuery) -> list[AssetPage]:
 
 
 async def test_a_bucket_comes_back_as_it_was_saved(catalogue: Catalogue) -> None:
-    policy = Bucket("photos", 3.25, True, 2**40, ("image/*", "video/mp4"), 60.0, 2**50, 7)
+    allowed, origins = ("image/*", "video/mp4"), ("https://a.example", "https://b.example")
+    policy = Bucket("photos", 3.25, True, 2**40, allowed, 60.0, 2**50, 7, origins, 2**33)
     async with catalogue.transaction() as tx:
         await tx.add_bucket(Bucket("photos", 3.25))
         await tx.save_bucket(policy)
@@ -194,7 +195,8 @@ async def test_an_asset_comes_back_as_it_was_added(catalogue: Catalogue, clock: 
 async def test_a_source_says_what_a_download_needs(catalogue: Catalogue) -> None:
     asset, thumb = an_asset(), a_rendition("thumb")
     async with catalogue.transaction() as tx:
-        await tx.add_bucket(Bucket("media", 1.0, public=True))
+        policy = Bucket("media", 1.0, public=True, cors_origins=("https://a.example",), download_rate=2**33)
+        await tx.add_bucket(policy)
         await tx.add_asset(asset)
         await tx.save_findings(asset.id, 1, state="ready", facts={}, placeholder=None, renditions=[thumb])
     original = await catalogue.source(asset.id)
@@ -209,6 +211,8 @@ async def test_a_source_says_what_a_download_needs(catalogue: Catalogue) -> None
     )
     rendition = await catalogue.source(asset.id, "thumb")
     assert rendition is not None
+    for source in (original, rendition):
+        assert (list(source.cors_origins), source.download_rate) == (["https://a.example"], 2**33)
     assert (rendition.blob_id, rendition.media_type, rendition.key) == (
         thumb.blob.id,
         "image/webp",

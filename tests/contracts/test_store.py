@@ -3,12 +3,14 @@
 import asyncio
 import hashlib
 import os
+import ssl
 import subprocess
 import sys
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from mediasvc.core.errors import StoreUnavailable
@@ -312,5 +314,33 @@ def test_what_a_killed_process_left_is_found_and_discarded(new_store: NewStore) 
         assert await read(store, blob_id) == b"again"
         await store.discard(blob_id)
         assert await everything(store) == ([other], [])
+
+    with_store(new_store, story)
+
+
+def test_a_blob_can_be_had_as_a_file_or_by_a_url(new_store: NewStore) -> None:
+    async def story(store: BlobStore) -> None:
+        blob_id, data = new_blob_id(), content(100 * KIB)
+        await store.put(blob_id, body(data), Digests())
+        if store.files is not None:
+            assert store.files.size(blob_id) == len(data)
+            assert store.files.path(blob_id).read_bytes() == data
+            with pytest.raises(BlobMissing):
+                store.files.size(new_blob_id())
+        if store.presigned is not None:
+            authority = os.environ.get("AWS_CA_BUNDLE")
+            trusted = ssl.create_default_context(cafile=authority) if authority else True
+            answer = {"response-content-type": "text/x-told"}
+            async with httpx.AsyncClient(verify=trusted) as client:
+                for url in (
+                    store.presigned.inside(blob_id, seconds=60),
+                    store.presigned.outside(blob_id, seconds=60, answer=answer),
+                ):
+                    got = await client.get(str(url))
+                    assert (got.status_code, got.content) == (200, data)
+                assert got.headers["Content-Type"] == "text/x-told"
+                missing = store.presigned.inside(new_blob_id(), seconds=60)
+                assert (await client.get(str(missing))).status_code == 404
+        assert store.files or store.presigned
 
     with_store(new_store, story)

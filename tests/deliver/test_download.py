@@ -24,9 +24,11 @@ from mediasvc.core.errors import (
     Unauthorised,
 )
 from mediasvc.core.ids import new_asset_id
+from mediasvc.core.signing import Signer
 from mediasvc.core.span import Span
 from mediasvc.deliver.download import ById, ByKey, OfPreset, Target, plan_download
 from mediasvc.deliver.plan import Nothing, Plan, SendFile, Stream
+from mediasvc.deliver.ways import Way, by_sendfile, by_stream
 
 CONTENT = b"0123456789" * 10
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -83,7 +85,7 @@ def plan(
     query: bytes = b"",
     shelf: Shelf | None = None,
     now: float = MADE + 100,
-    zero_copy: bool = True,
+    way: Way = by_sendfile,
     headers: tuple[tuple[bytes, bytes], ...] = (),
     **asked: str,
 ) -> Plan:
@@ -97,7 +99,8 @@ def plan(
             [*headers, *sent],
             caller,
             now,
-            zero_copy=zero_copy,
+            signer=Signer(["a secret of the tests"]),
+            way=way,
         )
     )
 
@@ -155,7 +158,7 @@ def test_head_is_get_without_a_body_and_without_ranges() -> None:
 
 
 def test_where_files_cannot_be_sent_they_are_streamed() -> None:
-    assert plan(zero_copy=False).body == Stream("b" * 32, 100, (Span(0, 100),))
+    assert plan(way=by_stream).body == Stream("b" * 32, 100, (Span(0, 100),))
 
 
 def test_a_version_from_the_future_has_no_date() -> None:
@@ -205,6 +208,14 @@ def test_partial_and_unchanged_answers_are_kept_alike() -> None:
     for answer in (plan(original(True), range="bytes=0-0"), plan(original(True), if_none_match=ETAG)):
         assert header(answer, "cache-control") == "public, no-cache"
         assert header(answer, "etag") == ETAG
+
+
+@pytest.mark.parametrize("asked", [{}, {"range": "bytes=0-0"}, {"if_none_match": ETAG}], ids=str)
+def test_where_the_bucket_names_origins_copies_are_kept_apart(asked: dict[str, str]) -> None:
+    shelf = Shelf()
+    assert header(plan(original(True), shelf=shelf, **asked), "vary") is None
+    shelf.sources[PUBLIC_ID, ""] = source(PUBLIC_ID, "public", cors_origins=["https://app.example"])
+    assert header(plan(original(True), shelf=shelf, **asked), "vary") == "Origin"
 
 
 # --- ranges and preconditions

@@ -6,7 +6,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from mediasvc.core.errors import StoreFault
+from mediasvc.core.ids import new_link_id
+from mediasvc.core.link import Link
+from mediasvc.core.span import Span
 from mediasvc.core.task import MAX_ATTEMPTS, NewTask
+from mediasvc.deliver.pack import pack
+from mediasvc.ingest import sweep as sweeping
 from tests.ingest.conftest import Place, body
 
 pytestmark = pytest.mark.anyio
@@ -52,6 +57,36 @@ async def test_assets_stay_until_they_expire_and_then_go_with_their_bytes(place:
     assert [task.kind for task in await place.catalogue.outbox.claim("run", place.now, 9)] == ["purge"]
     async with place.catalogue.transaction() as tx:
         assert await tx.asset(asset.id) is None
+
+
+async def test_links_go_when_their_time_is_over(place: Place) -> None:
+    asset = await place.asset("linked")
+    short, long = (Link(new_link_id(), asset.id, place.now, place.now + life, "", 1) for life in (10, 20))
+    async with place.catalogue.transaction() as tx:
+        await tx.add_link(short)
+        await tx.add_link(long)
+    assert (await place.sweep()).links == 0
+    place.now += 10
+    assert (await place.sweep()).links == 1
+    assert await place.catalogue.expired_links(place.now + 99, 9) == [long.id]
+
+
+async def test_archives_go_a_day_after_their_end(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeping, "_ENTRIES", 2)
+    assets = [await place.asset(f"packed {number}") for number in range(5)]
+    chosen = [
+        (original, original.key) for original in await place.catalogue.originals([a.id for a in assets])
+    ]
+    short, long = [
+        await pack(place.catalogue, chosen, "all", place.now, place.now + life) for life in (10, 86400)
+    ]
+    place.now += 86400 + 9
+    assert (await place.sweep()).archives == 0  # somebody may still be reading it
+    place.now += 1
+    assert (await place.sweep()).archives == 1
+    assert await place.catalogue.archive(short.id) is None
+    assert await place.catalogue.members(short.id, Span(0, short.layout.size), 9) == []
+    assert len(await place.catalogue.members(long.id, Span(0, long.layout.size), 9)) == 5
 
 
 async def test_doomed_blobs_whose_purge_was_lost_go(place: Place) -> None:

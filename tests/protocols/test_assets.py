@@ -152,6 +152,7 @@ def test_an_asset_tells_all_about_itself(api: httpx.Client) -> None:
     assert set(asset) == {
         "id", "bucket", "key", "name", "size", "media_type", "sha256", "etag", "version", "state", "created_at",
         "expires_at", "tags", "metadata", "facts", "placeholder", "url", "renditions", "tasks",
+        "downloads",
     }  # fmt: skip
     assert asset["id"].startswith("ast_")
     assert (asset["name"], asset["media_type"], asset["state"]) == (
@@ -352,8 +353,7 @@ def test_a_bad_bucket_name_is_told(api: httpx.Client, name: str) -> None:
 
 @pytest.mark.parametrize(
     "policy",
-    [{"metadata_policy": "strip-gps"}, {"metadata_policy": "strip-all"}, {"presets": {"x": {}}},
-     {"cors_origins": ["https://x"]}, {"download_rate": 5}],
+    [{"metadata_policy": "strip-gps"}, {"metadata_policy": "strip-all"}, {"presets": {"x": {}}}],
     ids=str,
 )  # fmt: skip
 def test_what_is_not_built_is_refused(
@@ -368,7 +368,10 @@ def test_what_is_not_built_is_refused(
     "policy",
     [{"max_asset_size": -1}, {"max_asset_size": "1k"}, {"max_asset_size": 2**70}, {"allowed_types": "image/*"},
      {"allowed_types": ["image"]}, {"allowed_types": ["*/*"]}, {"default_ttl": "soon"}, {"quota_assets": 1.5},
-     {"colour": "red"}, {"public": "maybe"}],
+     {"colour": "red"}, {"public": "maybe"}, {"allowed_types": [5]}, {"cors_origins": "https://app.example"},
+     {"cors_origins": [5]}, {"cors_origins": ["null"]}, {"cors_origins": ["https://app.example/path"]},
+     {"cors_origins": ["https://a.example"] * 101}, {"download_rate": 0}, {"download_rate": -5},
+     {"download_rate": "5k"}, {"download_rate": True}, {"download_rate": 2**62}],
     ids=str,
 )  # fmt: skip
 def test_a_policy_without_sense_is_told(

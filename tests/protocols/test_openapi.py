@@ -36,9 +36,12 @@ def test_every_route_is_there(document: dict[str, Any]) -> None:
         ("GET", "/f/{asset_id}/{name}"), ("GET", "/i/{preset}/{asset_id}.{ext}"), ("PUT", "/u/{name}"),
         ("GET", "/v1/assets"), ("POST", "/v1/assets"), ("POST", "/v1/assets/check"),
         ("GET", "/v1/assets/{asset_id}"), ("PATCH", "/v1/assets/{asset_id}"), ("DELETE", "/v1/assets/{asset_id}"),
+        ("GET", "/v1/assets/{asset_id}/links"), ("POST", "/v1/assets/{asset_id}/links"),
+        ("DELETE", "/v1/assets/{asset_id}/links"), ("DELETE", "/v1/links/{link_id}"),
         ("GET", "/v1/assets/{asset_id}/tasks"), ("GET", "/v1/buckets"), ("POST", "/v1/buckets"),
         ("GET", "/v1/buckets/{name}"), ("PATCH", "/v1/buckets/{name}"), ("DELETE", "/v1/buckets/{name}"),
         ("GET", "/v1/keys"), ("POST", "/v1/keys"), ("GET", "/v1/keys/{key_id}"), ("DELETE", "/v1/keys/{key_id}"),
+        ("POST", "/v1/archives"), ("GET", "/z/{archive_id}/{name}"),
         ("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/metrics"),
     }  # fmt: skip
 

@@ -163,7 +163,8 @@ def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
 
 REFUSED = {
     "misspelled": ({"MEDIASVC_STOER_URL": "x"}, "MEDIASVC_STORE_URL"),
-    "nginx": ({"MEDIASVC_DELIVERY": "nginx"}, "MEDIASVC_DELIVERY"),
+    "unknown delivery": ({"MEDIASVC_DELIVERY": "apache"}, "MEDIASVC_DELIVERY"),
+    "redirect to a disk": ({"MEDIASVC_DELIVERY": "redirect"}, "MEDIASVC_DELIVERY"),
     "postgresql": ({"MEDIASVC_CATALOGUE_URL": "postgresql://x/y"}, "MEDIASVC_CATALOGUE_URL"),
     "short key": ({"MEDIASVC_ADMIN_KEY": "msk_short"}, "MEDIASVC_ADMIN_KEY"),
     "bad size": ({"MEDIASVC_MAX_UPLOAD_SIZE": "lots"}, "MEDIASVC_MAX_UPLOAD_SIZE"),

@@ -10,14 +10,16 @@ Loses = Callable[[bytes], bool]
 
 
 class FaultProxy:
-    """Hands everything on; the answer to a request for which `loses` says so is dropped with its connection.
+    """Hands everything on; the answer to a request for which `loses` says so is dropped with its connection,
+    after the first `spared` bytes of it.
 
     `loses` is called with what the client sends, as it arrives; a request line is at the beginning of one of those.
     """
 
-    def __init__(self, port: int, loses: Loses) -> None:
+    def __init__(self, port: int, loses: Loses, spared: int = 0) -> None:
         self._target = ("127.0.0.1", port)
         self._loses = loses
+        self.spared = spared
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.lost = 0
@@ -51,11 +53,16 @@ class FaultProxy:
         _hang_up(client, server)
 
     def _answer(self, client: socket.socket, server: socket.socket, losing: threading.Event) -> None:
+        spared = self.spared
         with suppress(OSError):
             while data := server.recv(1 << 16):
                 if losing.is_set() and not data.startswith(b"HTTP/1.1 100"):
-                    self.lost += 1
-                    break
+                    client.sendall(data[:spared])
+                    spared -= len(data)
+                    if spared <= 0:
+                        self.lost += 1
+                        break
+                    continue
                 client.sendall(data)
         _hang_up(client, server)
 

@@ -23,7 +23,10 @@ from mediasvc.core.asset import Asset, Blob, Rendition, etag_of
 from mediasvc.core.bucket import Bucket
 from mediasvc.core.errors import MediasvcError
 from mediasvc.core.ids import new_asset_id, new_blob_id
+from mediasvc.core.signing import Signer
 from mediasvc.core.span import Span
+from mediasvc.deliver.receipts import Receipts
+from mediasvc.deliver.ways import Ways
 from mediasvc.store.digests import Digests
 from mediasvc.store.local import LocalStore
 from mediasvc.web.download import Downloads, target_of
@@ -42,7 +45,21 @@ class House:
         self.ids: dict[str, str] = {}
         self.blobs: dict[str, str] = {}
         self.errors: list[MediasvcError] = []
-        self.downloads = Downloads(self._beyond, self.catalogue, self.store, self._caller_of)
+        self.receipts = Receipts(self.catalogue, heard=True)
+        self.downloads = Downloads(
+            self._beyond,
+            self.catalogue,
+            self.store,
+            self._caller_of,
+            Signer(["a secret of the tests"]),
+            Ways("direct", self.store),
+            self.receipts,
+        )
+
+    def streams(self) -> None:
+        """From now on the store has no files."""
+        self.downloads._store = Remote(self.store)  # type: ignore[assignment]
+        self.downloads._ways = Ways("direct", self.downloads._store)
 
     async def _caller_of(self, authorization: bytes | None) -> Caller:
         return READER if authorization == b"Bearer msk_reader" else ANONYMOUS
@@ -129,7 +146,7 @@ class House:
 class Remote:
     """A store without files, as S3 is: the same blobs, only through `open`. Counts its readers."""
 
-    files = None
+    files = presigned = None
 
     def __init__(self, store: LocalStore) -> None:
         self._store = store
@@ -174,7 +191,7 @@ def connect(
         context = ssl.create_default_context(cafile=str(certificate[0]))
         return lambda: http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=20)
     if connect_by == "stream":
-        house.downloads._store = Remote(house.store)  # type: ignore[assignment]
+        house.streams()
     port = serve(house, lifespan="on")
     return lambda: http.client.HTTPConnection("127.0.0.1", port, timeout=20)
 

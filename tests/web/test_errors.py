@@ -13,6 +13,7 @@ MADE: dict[type[MediasvcError], MediasvcError] = {
     errors.LimitError: errors.LimitError("too much", limit=5, limit_source="key"),
     errors.TooLarge: errors.TooLarge("too much", limit=5, limit_source="bucket:media"),
     errors.QuotaExceeded: errors.QuotaExceeded("too much", limit=5, limit_source="bucket:media"),
+    errors.RateLimited: errors.RateLimited("too often", limit=5, limit_source="key", retry_after=3),
     errors.MethodNotAllowed: errors.MethodNotAllowed("no", allow="GET, HEAD"),
     errors.RangeNotSatisfiable: errors.RangeNotSatisfiable("no", size=10),
 }
@@ -35,7 +36,7 @@ def test_an_error_is_told_as_a_problem(kind: type[MediasvcError]) -> None:
     assert (body["code"], body["title"], body["detail"]) == (kind.code, kind.title, error.detail)
     assert (body["request_id"], body["retryable"]) == ("abc", kind.retryable)
     assert answer.headers["Cache-Control"] == "no-store"
-    assert answer.headers.get("Retry-After") == (str(kind.retry_after) if kind.retry_after else None)
+    assert answer.headers.get("Retry-After") == (str(error.retry_after) if error.retry_after else None)
     assert ("limit" in body) == ("limit_source" in body) == issubclass(kind, errors.LimitError)
     assert ("WWW-Authenticate" in answer.headers) == (kind is errors.Unauthorised)
     assert ("Allow" in answer.headers) == (kind is errors.MethodNotAllowed)

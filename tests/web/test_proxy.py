@@ -63,6 +63,24 @@ def test_a_stranger_is_not_believed(client: str) -> None:
     assert base_url(scope, None) == "http://inner"
 
 
+@pytest.mark.parametrize(
+    ("headers", "client", "behind"),
+    [
+        ({"X-Forwarded-For": "203.0.113.1"}, "127.0.0.1", True),
+        ({"Forwarded": "for=203.0.113.1"}, "10.0.0.1", True),
+        ({"X-Forwarded-For": "203.0.113.1"}, "203.0.113.99", False),
+        ({"X-Forwarded-For": "127.0.0.1"}, "203.0.113.99", False),
+        ({}, "127.0.0.1", False),
+        ({"X-Forwarded-For": ""}, "127.0.0.1", False),
+    ],
+    ids=["proxy", "proxy in other words", "stranger", "forger", "neighbour", "proxy that names nobody"],
+)
+def test_only_what_a_trusted_proxy_passed_on_came_through_one(
+    headers: dict[str, str], client: str, behind: bool
+) -> None:
+    assert seen(headers, client)["state"].get("behind_proxy", False) is behind
+
+
 def test_without_trusted_proxies_nobody_is() -> None:
     assert base_url(seen({"X-Forwarded-Host": "evil"}, trusted=[]), None) == "http://inner"
 

@@ -13,7 +13,7 @@ from mediasvc.core.filenames import safe_name
 from mediasvc.core.ids import well_formed
 from mediasvc.core.keys import normalise_key, normalise_prefix
 from mediasvc.web.cursor import decode_cursor, encode_cursor
-from mediasvc.web.deps import BaseDep, CallerDep, Desk, DeskDep, require
+from mediasvc.web.deps import BaseDep, CallerDep, Desk, DeskDep, require, visible_asset
 from mediasvc.web.openapi import OPEN_IN_PUBLIC
 from mediasvc.web.problems import problems
 from mediasvc.web.schemas import (
@@ -29,14 +29,6 @@ from mediasvc.web.schemas import (
 )
 
 router = APIRouter(prefix="/v1/assets", tags=["assets"])
-
-
-async def _visible(desk: Desk, caller: Caller, asset_id: str) -> Asset:
-    """The asset, if it lies within what the caller's key was made for. Raises NotFound."""
-    asset = await desk.house.catalogue.asset(asset_id) if well_formed("ast", asset_id) else None
-    if asset is None or not caller.sees(asset.bucket, asset.key):
-        raise NotFound(f"there is no asset {asset_id[:64]}")
-    return asset
 
 
 @router.get(
@@ -121,7 +113,7 @@ async def get_asset(asset_id: str, caller: CallerDep, desk: DeskDep, base: BaseD
     if not (bucket and bucket.public):
         if caller.anonymous:
             raise Unauthorised("send an API key: Authorization: Bearer msk_…")
-        asset = await _visible(desk, caller, asset_id)
+        asset = await visible_asset(desk, caller, asset_id)
         require(caller, "assets:read")
     assert asset is not None
     return AssetOut.of(
@@ -138,7 +130,7 @@ async def get_asset(asset_id: str, caller: CallerDep, desk: DeskDep, base: BaseD
 async def patch_asset(
     asset_id: str, patch: AssetPatch, caller: CallerDep, desk: DeskDep, base: BaseDep
 ) -> AssetOut:
-    asset = await _visible(desk, caller, asset_id)
+    asset = await visible_asset(desk, caller, asset_id)
     require(caller, "assets:write")
     try:
         async with desk.house.catalogue.transaction() as tx:
@@ -148,7 +140,7 @@ async def patch_asset(
             await tx.save_asset(_patched(current, patch, desk.house.records.clock()))
     except Gone:
         raise NotFound(f"there is no asset {asset_id}") from None
-    return AssetOut.of(await _visible(desk, caller, asset_id), base, with_gps=True)
+    return AssetOut.of(await visible_asset(desk, caller, asset_id), base, with_gps=True)
 
 
 def _patched(asset: Asset, patch: AssetPatch, now: float) -> Asset:
@@ -171,7 +163,7 @@ def _patched(asset: Asset, patch: AssetPatch, now: float) -> Asset:
     responses=problems(401, 403, 404),
 )
 async def delete_asset(asset_id: str, caller: CallerDep, desk: DeskDep, bell: BackgroundTasks) -> Response:
-    await _visible(desk, caller, asset_id)
+    await visible_asset(desk, caller, asset_id)
     require(caller, "assets:delete")
     try:
         async with desk.house.catalogue.transaction() as tx:
@@ -189,6 +181,6 @@ async def delete_asset(asset_id: str, caller: CallerDep, desk: DeskDep, bell: Ba
     responses=problems(401, 403, 404),
 )
 async def timeline(asset_id: str, caller: CallerDep, desk: DeskDep) -> Timeline:
-    await _visible(desk, caller, asset_id)
+    await visible_asset(desk, caller, asset_id)
     require(caller, "assets:read")
     return Timeline(tasks=[TaskOut.of(task) for task in await desk.house.catalogue.tasks_of(asset_id)])

@@ -17,7 +17,6 @@ from mediasvc.web.deps import CallerDep, DeskDep, require
 from mediasvc.web.problems import problems
 
 router = APIRouter(prefix="/v1/buckets", tags=["buckets"])
-_NOT_BUILT = ("presets", "cors_origins", "download_rate")
 
 
 def _may_manage(caller: Caller, name: str) -> None:
@@ -30,12 +29,11 @@ def _may_manage(caller: Caller, name: str) -> None:
 def _changes(policy: BucketPolicy) -> dict[str, Any]:
     """The fields that were sent. Raises BadRequest for those whose effect is not built yet."""
     sent = policy.model_dump(exclude_unset=True, exclude={"name"})
-    for name in _NOT_BUILT:
-        if sent.pop(name, None) is not None:
-            raise BadRequest(f"{name} is not built yet: leave it out")
+    if sent.pop("presets", None) is not None:
+        raise BadRequest("presets are not built yet: leave them out")
     if sent.pop("metadata_policy", None) not in (None, "keep"):
         raise BadRequest("metadata_policy other than keep is not built yet: leave it out")
-    for name in ("public", "allowed_types"):  # null means the default
+    for name in ("public", "allowed_types", "cors_origins"):  # null means the default
         if name in sent and sent[name] is None:
             sent[name] = getattr(Bucket("default", 0.0), name)
     return sent

@@ -13,7 +13,7 @@ from mediasvc.core.ids import new_key_id, new_key_secret, well_formed
 from mediasvc.core.keys import check_bucket_name, normalise_prefix
 from mediasvc.web.admin_schemas import KeyIn, KeyList, KeyOut, NewKeyOut
 from mediasvc.web.cursor import decode_cursor, encode_cursor
-from mediasvc.web.deps import CallerDep, Desk, DeskDep, require
+from mediasvc.web.deps import CallerDep, Desk, DeskDep, key_ends_at, require
 from mediasvc.web.problems import problems
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
@@ -23,11 +23,6 @@ def _within(caller: Caller, key: Key) -> bool:
     """Whether the key reaches no bucket or prefix that the caller's does not reach: who may manage keys
     manages these."""
     return caller.bucket in (None, key.bucket) and key.prefix.startswith(caller.prefix)
-
-
-async def _maker_expires_at(desk: Desk, caller: Caller) -> float | None:
-    maker = await desk.house.catalogue.key(caller.key_id) if caller.key_id else None
-    return maker.expires_at if maker else None
 
 
 @router.post(
@@ -46,7 +41,7 @@ async def create_key(wanted: KeyIn, caller: CallerDep, desk: DeskDep) -> JSONRes
         raise NotFound(f"there is no bucket {bucket!r}")
     now = desk.house.records.clock()
     limits = [size for size in (wanted.max_asset_size, caller.max_asset_size) if size is not None]
-    ends = [now + wanted.expires_in if wanted.expires_in else None, await _maker_expires_at(desk, caller)]
+    ends = [now + wanted.expires_in if wanted.expires_in else None, await key_ends_at(desk, caller)]
     secret = new_key_secret()
     key = Key(
         id=new_key_id(),

@@ -20,6 +20,7 @@ from mediasvc.web.deps import (
     Desk,
     DeskDep,
     Said,
+    admit,
     body_sha256,
     named_asset,
     not_found,
@@ -43,14 +44,14 @@ async def _admit_named(request: Request, caller: CallerDep, desk: DeskDep) -> Ad
     if "content-range" in request.headers:  # RFC 9110, section 14.5: a part must not be taken for the whole
         raise BadRequest("a part of an asset cannot be PUT: send all of it, without Content-Range")
     wanted = _wanted(request, bucket, key, safe_name(key.rpartition("/")[2]), replace=True)
-    return await desk.house.doorkeeper.admit(caller, wanted)
+    return await admit(request, caller, desk, wanted)
 
 
 async def _admit_dropped(request: Request, caller: CallerDep, desk: DeskDep) -> Admission:
     raw: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
     name = safe_name(_lenient(raw.removeprefix(b"/u/")) or "upload")
     key = normalise_key(f"{caller.prefix}{new_ulid()}/{name}")
-    return await desk.house.doorkeeper.admit(caller, _wanted(request, "media", key, name, replace=False))
+    return await admit(request, caller, desk, _wanted(request, "media", key, name, replace=False))
 
 
 def _wanted(request: Request, bucket: str, key: str, name: str, *, replace: bool) -> Wanted:
