@@ -9,6 +9,7 @@ from pathlib import Path
 
 import boto3
 import httpx
+from botocore.config import Config
 from ceph import KEYS, Gateway, gateway
 from downloads import requests
 from machine import AUTHORISED, KEY, MIB, Figure, Pair, Server, Workplace, behind_nginx, curl, mediasvc, nginx
@@ -165,6 +166,7 @@ def presigned(s3: Gateway, file: Path) -> str:
         region_name="us-east-1",
         aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
+        config=Config(signature_version="s3v4"),
     )
     client.upload_file(str(file), s3.bucket, "direct")
     named = {"Bucket": s3.bucket, "Key": "direct"}

@@ -61,7 +61,7 @@ class Drained:
             if message["type"] == "http.response.start" and more_to_come:
                 early = True
                 headers = [*message.get("headers", ()), (b"connection", b"close")]
-                if scope.get("state", {}).get("behind_proxy"):
+                if scope.get("state", {}).get("behind_proxy") and not _fits_the_drain(scope):
                     headers = [
                         (UNTIL_READ if name == b"content-length" else name, value) for name, value in headers
                     ]
@@ -81,6 +81,11 @@ def _has_body(scope: Scope) -> bool:
         name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
         for name, value in scope["headers"]
     )
+
+
+def _fits_the_drain(scope: Scope) -> bool:
+    declared = _declared_length(scope)
+    return declared is not None and declared <= DRAIN_LIMIT
 
 
 async def _drain(receive: Receive) -> None:

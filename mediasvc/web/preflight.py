@@ -55,7 +55,7 @@ class Preflight:
 
     def __init__(self, app: ASGIApp, trusted: Sequence[Network]) -> None:
         self._app = app
-        self._trusted = trusted
+        self._trusted = tuple(trusted)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = self._asked(scope) if scope["type"] == "http" and scope["path"] == PATH else None

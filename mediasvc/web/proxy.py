@@ -3,12 +3,28 @@
 import ipaddress
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _PAIR = re.compile(r'\s*([A-Za-z]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;,"\s]*)\s*')
 _PREFIX = re.compile(r"(?:/(?!\.\.?(?:/|\Z))[A-Za-z0-9._~-]+)*")
+
+
+_TOLD = (b"forwarded", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-prefix")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a trusted proxy told of a request; None and "" for what it did not tell."""
+
+    forwarded: bool
+    client: str | None
+    scheme: str
+    host: bytes
+    prefix: str
 
 
 class Proxied:
@@ -21,48 +37,69 @@ class Proxied:
 
     def __init__(self, app: ASGIApp, trusted: Sequence[Network]) -> None:
         self._app = app
-        self._trusted = trusted
+        self._trusted = tuple(trusted)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = scope.get("client")
         if scope["type"] == "http" and self._trusted and client and is_trusted(client[0], self._trusted):
-            scope.update(self._seen_through(scope))  # in place: the access log names the real client too
+            self._see_through(scope)
         await self._app(scope, receive, send)
 
-    def _seen_through(self, scope: Scope) -> Scope:
-        """What changes."""
-        values: dict[bytes, list[str]] = {}
+    def _see_through(self, scope: Scope) -> None:
+        """In place: the access log names the real client too."""
+        told = dict.fromkeys(_TOLD, b"")
+        asked_host = b""
         for name, value in scope["headers"]:
-            if name == b"forwarded" or name.startswith(b"x-forwarded-"):
-                values.setdefault(name, []).append(value.decode("latin-1"))
-        told = {name: ",".join(parts) for name, parts in values.items()}
-        hops = _forwarded(told.get(b"forwarded", ""))
-        addresses = [hop["for"] for hop in hops if "for" in hop] or _split(told.get(b"x-forwarded-for", ""))
-        last = hops[-1] if hops else {}
-        scheme = last.get("proto") or _last(told.get(b"x-forwarded-proto", ""))
-        host = last.get("host") or _last(told.get(b"x-forwarded-host", ""))
-        prefix = _last(told.get(b"x-forwarded-prefix", "")).rstrip("/")
-
+            if name in told:
+                told[name] = told[name] + b"," + value if told[name] else value
+            elif name == b"host":
+                asked_host = value
+        seen = _seen(*told.values(), self._trusted)
         # A client that shares the proxy's address and asks us directly is none.
-        if addresses:
+        if seen.forwarded:
             scope["state"]["behind_proxy"] = True
-
-        changed: Scope = {}
-        for address in reversed([_bare(address) for address in addresses]):
-            changed["client"] = (address, 0)
-            if not is_trusted(address, self._trusted):
-                break
-        if scheme.lower() in ("http", "https"):
-            changed["scheme"] = scheme.lower()
-        if host:
+        if seen.client is not None:
+            scope["client"] = (seen.client, 0)
+        if seen.scheme:
+            scope["scheme"] = seen.scheme
+        if seen.host and seen.host != asked_host:
             others = [pair for pair in scope["headers"] if pair[0] != b"host"]
-            changed["headers"] = [(b"host", host.encode("latin-1")), *others]
-        if prefix and _PREFIX.fullmatch(prefix):
-            scope["state"]["prefix"] = prefix
-        return changed
+            scope["headers"] = [(b"host", seen.host), *others]
+        if seen.prefix:
+            scope["state"]["prefix"] = seen.prefix
 
 
-def is_trusted(address: str, trusted: Sequence[Network]) -> bool:
+@lru_cache(maxsize=4096)  # clients come again: this took a sixth of a small download (measured)
+def _seen(
+    forwarded: bytes,
+    addresses: bytes,
+    scheme: bytes,
+    host: bytes,
+    prefix: bytes,
+    trusted: tuple[Network, ...],
+) -> Seen:
+    """From the values of the headers in `_TOLD`."""
+    hops = _forwarded(forwarded.decode("latin-1"))
+    told = [hop["for"] for hop in hops if "for" in hop] or _split(addresses.decode("latin-1"))
+    last = hops[-1] if hops else {}
+    client = None
+    for address in reversed([_bare(address) for address in told]):
+        client = address
+        if not is_trusted(address, trusted):
+            break
+    told_scheme = (last.get("proto") or _last(scheme.decode("latin-1"))).lower()
+    told_prefix = _last(prefix.decode("latin-1")).rstrip("/")
+    return Seen(
+        forwarded=bool(told),
+        client=client,
+        scheme=told_scheme if told_scheme in ("http", "https") else "",
+        host=(last.get("host") or _last(host.decode("latin-1"))).encode("latin-1"),
+        prefix=told_prefix if _PREFIX.fullmatch(told_prefix) else "",
+    )
+
+
+@lru_cache(maxsize=4096)
+def is_trusted(address: str, trusted: tuple[Network, ...]) -> bool:
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:

@@ -58,13 +58,13 @@ def statuses(url: str, raw: bytes) -> list[int]:
 
 
 def read_to_end(connection: socket.socket) -> bytes:
-    received = b""
+    received = bytearray()
     try:
         while piece := connection.recv(65536):
             received += piece
     except ConnectionResetError:
         pass
-    return received
+    return bytes(received)
 
 
 def pieces(size: int, *, chunked: bool, first: bytes = b"") -> Iterator[bytes]:

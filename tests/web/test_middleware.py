@@ -178,6 +178,30 @@ def test_an_early_answer_is_sent_whole_then_the_rest_is_read(monkeypatch: pytest
     assert [message.get("more_body", False) for message in exchange.messages[1:]] == [True, False]
 
 
+@pytest.mark.parametrize(
+    ("framing", "behind_proxy", "told"),
+    [
+        ({b"content-length": b"4000000"}, True, b"x-content-length"),
+        ({b"transfer-encoding": b"chunked"}, True, b"x-content-length"),
+        ({b"content-length": b"4000000"}, False, b"content-length"),
+        ({b"content-length": b"40"}, True, b"content-length"),
+    ],
+    ids=["long", "chunked", "nobody between", "read whole"],
+)
+def test_a_proxy_does_not_learn_where_an_early_answer_ends(
+    monkeypatch: pytest.MonkeyPatch, framing: dict[bytes, bytes], behind_proxy: bool, told: bytes
+) -> None:
+    monkeypatch.setattr(middleware, "LINGER_SECONDS", 0.0)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"]["behind_proxy"] = behind_proxy
+        await answering(403, content_length="5")(scope, receive, send)
+
+    headers = ask(Drained(app), "PUT", headers=framing, body=[b"x" * 10] * 4).headers
+    assert headers[told] == b"5"
+    assert len({b"content-length", b"x-content-length"} & headers.keys()) == 1
+
+
 def test_reading_on_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(middleware, "LINGER_SECONDS", 0.0)
     monkeypatch.setattr(middleware, "DRAIN_LIMIT", 1000)

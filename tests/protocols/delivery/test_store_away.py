@@ -109,6 +109,7 @@ def test_what_fails_within_an_answer_never_becomes_part_of_it(shaky: Shaky, how:
                 assert shaky.mode.break_blobs(kept)
             else:
                 assert shaky.client.put(url, content=b"next" * 1_000_000).status_code == 200
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
             received += wire.read_to_end(connection)
         finally:
             shaky.failing.clear()
