@@ -89,6 +89,8 @@ def test_aria2_fetches_sixteen_parts_at_once(large: File, way: str, tmp_path: Pa
         "-k1M",
         "--file-allocation=none",
         "--summary-interval=0",
+        "--timeout=10",
+        "--max-tries=1",  # a connection that hangs fails
         "-o",
         "part",
     ]
