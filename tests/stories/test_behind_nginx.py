@@ -24,7 +24,9 @@ SMALL, LARGE = os.urandom(3_300_001), os.urandom(66 << 20)  # through the slice 
 
 def children(pid: int) -> dict[int, str]:
     """The processes below this one, and their command lines."""
-    listed = subprocess.run(["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+    )
     rows = [line.split(None, 2) for line in listed.stdout.splitlines()]
     found = {int(child): args for child, parent, args in rows if int(parent) == pid}
     return found | {pid: args for child in found for pid, args in children(child).items()}
