@@ -6,6 +6,7 @@ import tempfile
 
 import uvicorn
 
+from mediasvc.store.slabs import give_back
 from mediasvc.web.protocol import ServerProtocol
 
 SMALL = os.urandom(64 * 1024)  # the answer to every GET
@@ -23,8 +24,11 @@ async def app(scope, receive, send):
         opened = os.open(FILE.name, os.O_RDONLY)
         assert os.fstat(opened).st_size == os.preadv(opened, (body,), 0)
         os.close(opened)
-    while scope["method"] == "PUT" and (await receive()).get("more_body"):
-        pass
+    while scope["method"] == "PUT":
+        message = await receive()
+        give_back(message.get("body", b""))
+        if not message.get("more_body"):
+            break
     headers = [(b"x-%d" % number, b"as long as most values are") for number in range(11)]
     headers.append((b"content-length", b"%d" % len(body)))
     await send({"type": "http.response.start", "status": 200, "headers": headers})
