@@ -28,4 +28,5 @@ def measure(place: Workplace) -> Iterator[Figure]:
 
 def archive(client: httpx.Client, server: Server, prefix: str) -> dict[str, Any]:
     made = client.post(f"{server.url}/v1/archives", json={"prefix": prefix, "expires_in": "1h"})
-    return made.raise_for_status().json()
+    answer: dict[str, Any] = made.raise_for_status().json()
+    return answer

@@ -7,6 +7,7 @@ import tempfile
 import uvicorn
 
 from mediasvc.store.slabs import give_back
+from mediasvc.web.download import Message, Receive, Send
 from mediasvc.web.protocol import ServerProtocol
 
 SMALL = os.urandom(64 * 1024)  # the answer to every GET
@@ -15,15 +16,16 @@ FILE.write(SMALL)
 FILE.flush()
 
 
-async def app(scope, receive, send):
+async def app(scope: Message, receive: Receive, send: Send) -> None:
     """GET answers 64 KiB, from memory or (`/file`) from a file, with as many headers as an asset has; PUT reads its
     body and throws it away."""
-    body = SMALL if scope["method"] == "GET" else b""
+    body: bytes | bytearray = SMALL if scope["method"] == "GET" else b""
     if scope["path"] == "/file":
-        body = bytearray(len(SMALL))
+        read = bytearray(len(SMALL))
         opened = os.open(FILE.name, os.O_RDONLY)
-        assert os.fstat(opened).st_size == os.preadv(opened, (body,), 0)
+        assert os.fstat(opened).st_size == os.preadv(opened, (read,), 0)
         os.close(opened)
+        body = read
     while scope["method"] == "PUT":
         message = await receive()
         give_back(message.get("body", b""))

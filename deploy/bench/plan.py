@@ -11,6 +11,7 @@ from machine import KEY, Figure, Workplace
 from mediasvc import logs, settings
 from mediasvc.bootstrap import House, open_house
 from mediasvc.deliver.download import plan_download
+from mediasvc.deliver.ways import by_sendfile
 from mediasvc.web.app import make_app
 from mediasvc.web.caller import caller_resolver
 from mediasvc.web.deps import Desk
@@ -85,7 +86,7 @@ async def _to_plan(house: House, scope: dict[str, Any]) -> float:
             caller,
             time.time(),
             signer=house.signer,
-            zero_copy=True,
+            way=by_sendfile,
         )
     return (time.perf_counter() - began) / REQUESTS * 1e6
 

@@ -33,9 +33,10 @@ def take() -> mmap.mmap:
         return mmap.mmap(-1, SLAB)
 
 
-def is_slab(chunk: bytes | memoryview) -> bool:
-    """Whether whoever holds the chunk holds a slab, and so decides when it is given back."""
-    return isinstance(chunk, memoryview) and isinstance(chunk.obj, mmap.mmap)
+def slab_of(chunk: bytes | memoryview) -> mmap.mmap | None:
+    """The slab that the chunk lies in; whoever holds the chunk decides when it is given back. None: in no slab."""
+    owner = chunk.obj if isinstance(chunk, memoryview) else None
+    return owner if isinstance(owner, mmap.mmap) else None
 
 
 def give_back(chunk: bytes | memoryview) -> None:
@@ -43,16 +44,17 @@ def give_back(chunk: bytes | memoryview) -> None:
 
     A kindness, not a duty: what is forgotten is freed. Safe in many threads at once.
     """
-    if isinstance(chunk, memoryview) and isinstance(chunk.obj, mmap.mmap) and len(_spare) < _KEPT:
-        _spare.append(chunk.obj)
+    slab = slab_of(chunk)
+    if slab is not None and len(_spare) < _KEPT:
+        _spare.append(slab)
 
 
 async def slabs(body: AsyncIterable[bytes | memoryview]) -> AsyncGenerator[memoryview, None]:
     """The body in whole slabs, only the last one shorter; none is empty."""
     slab, filled = None, 0
     async for chunk in body:
-        if slab is None and isinstance(chunk, memoryview) and is_slab(chunk):
-            yield chunk
+        if slab is None and slab_of(chunk) is not None:
+            yield memoryview(chunk)
             continue
         rest = memoryview(chunk)
         while rest:
