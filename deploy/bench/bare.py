@@ -17,8 +17,8 @@ FILE.flush()
 
 
 async def app(scope: Message, receive: Receive, send: Send) -> None:
-    """GET answers 64 KiB, from memory or (`/file`) from a file, with as many headers as an asset has; PUT reads its
-    body and throws it away."""
+    """GET answers 64 KiB, from memory or (`/file`) from a file, with as many headers as an asset has; any other path
+    than these two names a blob that nginx is to send. PUT reads its body and throws it away."""
     body: bytes | bytearray = SMALL if scope["method"] == "GET" else b""
     if scope["path"] == "/file":
         read = bytearray(len(SMALL))
@@ -32,6 +32,9 @@ async def app(scope: Message, receive: Receive, send: Send) -> None:
         if not message.get("more_body"):
             break
     headers = [(b"x-%d" % number, b"as long as most values are") for number in range(11)]
+    if scope["method"] == "GET" and scope["path"] not in ("/", "/file"):
+        body = b""
+        headers.append((b"x-accel-redirect", b"/_blobs" + scope["raw_path"]))
     headers.append((b"content-length", b"%d" % len(body)))
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -223,6 +223,26 @@ def behind_nginx(place: Workplace, **env: str) -> Iterator[Pair]:
 
 
 @contextmanager
+def bare_behind_nginx(place: Workplace, *blobs: Path) -> Iterator[Server]:
+    """The same nginx, but what it asks is bare.py, which hands it the blob that the URL's path names."""
+    folder = place.folder / "shim"
+    folder.mkdir()
+    port = free_port()
+    service = folder / "mediasvc"
+    # Called as `mediasvc serve --data-dir … --host … --port N`.
+    service.write_text(f'#!/bin/sh\nexec {sys.executable} {Path(__file__).with_name("bare.py")} "$7"\n')
+    service.chmod(0o755)
+    for blob in blobs:
+        (folder / "data/blobs").mkdir(parents=True, exist_ok=True)
+        shutil.copy(blob, folder / "data/blobs" / blob.name)
+    command = [str(Path(__file__).parents[1] / "behind-nginx"), "serve", "--port", str(port)]
+    command += ["--data-dir", str(folder / "data")]
+    env = {"PATH": f"{folder}:{os.environ['PATH']}"}
+    with running(command, f"http://127.0.0.1:{port}", f"/{blobs[0].name}", folder=folder, **env) as server:
+        yield server
+
+
+@contextmanager
 def nginx(place: Workplace) -> Iterator[Server]:
     """nginx with sendfile in front of the workplace's files, and without a log."""
     port = free_port()
