@@ -31,13 +31,15 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whoever sent the request: the bearer of a key, or nobody (`key_id` is None)."""
+    """Whoever sent the request: the bearer of a key or of an upload token (`key_id` is then its id), or nobody
+    (`key_id` is None)."""
 
     key_id: str | None = None
     scopes: Set[str] = frozenset()
     bucket: str | None = None
     prefix: str = ""
     max_asset_size: int | None = None
+    token: bool = False
 
     @classmethod
     def bearing(cls, key: Key) -> "Caller":

@@ -24,8 +24,12 @@ class Bucket:
     download_rate: int | None = None
 
     def allows_type(self, media_type: str) -> bool:
-        family = media_type.partition("/")[0] + "/*"
-        return not self.allowed_types or media_type in self.allowed_types or family in self.allowed_types
+        return type_allowed(media_type, self.allowed_types)
+
+
+def type_allowed(media_type: str, allowed: Sequence[str]) -> bool:
+    """Whether the media type, or its family (`image/*`), is among those allowed; none named: all are."""
+    return not allowed or media_type in allowed or media_type.partition("/")[0] + "/*" in allowed
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,14 @@ A message names the thing and the fix. `web/errors.py` turns these into `applica
 the command line prints `str(error)` and exits with `exit_code`. Anything outside the family is a bug.
 
     MediasvcError
-      ├─ BadRequest  BadKey  BadBucket  BadBody                 400
+      ├─ BadRequest  BadKey  BadBucket  BadBody  InconsistentLength   400
       ├─ Unauthorised 401   Forbidden 403   NotFound 404   MethodNotAllowed 405
-      │    └─ RenditionPending (404, come back)
-      ├─ Conflict 409   ArchiveEnded 410   PreconditionFailed 412
+      │    └─ RenditionPending  UploadIncomplete (404, come back)
+      ├─ Conflict 409   ArchiveEnded  UploadGone 410   PreconditionFailed  UnsupportedVersion 412
+      │    └─ OffsetMismatch  Superseded 409   Locked 423
       ├─ TooLarge  QuotaExceeded                                413
-      ├─ TypeNotAllowed 415   RangeNotSatisfiable 416   ChecksumMismatch  InvalidInput 422
+      ├─ TypeNotAllowed  WrongContentType 415   RangeNotSatisfiable 416   ChecksumMismatch  InvalidInput 422
+      │    └─ BodyMismatch: AppendMismatch 460
       ├─ RateLimited 429
       ├─ StoreFull 507   StoreFault 503
       ├─ Unavailable 503: StoreUnavailable  CatalogueUnavailable
@@ -52,6 +54,12 @@ class BadBody(BadRequest):
     code, title = "bad_body", "Bad Body"
 
 
+class InconsistentLength(BadRequest):
+    """What a client says of an upload's length contradicts itself, or what it said before."""
+
+    code, title = "inconsistent_length", "Inconsistent Upload Length"
+
+
 class Unauthorised(MediasvcError):
     code, status, title = "unauthorised", 401, "Unauthorised"
 
@@ -71,6 +79,12 @@ class RenditionPending(NotFound):
     code, title, retryable, retry_after = "rendition_pending", "Rendition Pending", True, 1
 
 
+class UploadIncomplete(NotFound):
+    """The asset is promised, and its bytes are still coming."""
+
+    code, title, retryable, retry_after = "upload_incomplete", "Upload Incomplete", True, 5
+
+
 class MethodNotAllowed(MediasvcError):
     """`allow` lists every method of the URL, for the `Allow` header."""
 
@@ -85,6 +99,35 @@ class Conflict(MediasvcError):
     code, status, title = "conflict", 409, "Conflict"
 
 
+class OffsetMismatch(Conflict):
+    """The client and we do not agree where the next byte goes: `offset` is ours, `provided` the client's."""
+
+    code, title, retryable = "offset_mismatch", "Offset Mismatch", True
+
+    def __init__(self, detail: str, *, offset: int, provided: int) -> None:
+        super().__init__(detail)
+        self.offset = offset
+        self.provided = provided
+
+
+class Superseded(Conflict):
+    """A newer request for the same upload took over; what this one brought so far is kept."""
+
+    code, title, retryable = "superseded", "Superseded", True
+
+
+class Locked(MediasvcError):
+    """Nobody can say at the moment how far an upload has come: ask again."""
+
+    code, status, title, retryable, retry_after = "locked", 423, "Locked", True, 5
+
+
+class UploadGone(MediasvcError):
+    """It was here, and is over or lost: begin a new one."""
+
+    code, status, title = "upload_gone", 410, "Gone"
+
+
 class ArchiveEnded(MediasvcError):
     """It was there, and what it was made of is not any more."""
 
@@ -93,6 +136,12 @@ class ArchiveEnded(MediasvcError):
 
 class PreconditionFailed(MediasvcError):
     code, status, title = "precondition_failed", 412, "Precondition Failed"
+
+
+class UnsupportedVersion(MediasvcError):
+    """A version of a protocol that is not spoken here."""
+
+    code, status, title = "unsupported_version", 412, "Unsupported Version"
 
 
 class LimitError(MediasvcError):
@@ -132,6 +181,12 @@ class TypeNotAllowed(MediasvcError):
     code, status, title = "type_not_allowed", 415, "Unsupported Media Type"
 
 
+class WrongContentType(MediasvcError):
+    """The body of this request has to be of one certain type."""
+
+    code, status, title = "wrong_content_type", 415, "Unsupported Media Type"
+
+
 class RangeNotSatisfiable(MediasvcError):
     """`size` is the length of what was asked for, for `Content-Range: bytes */size`."""
 
@@ -144,6 +199,18 @@ class RangeNotSatisfiable(MediasvcError):
 
 class ChecksumMismatch(MediasvcError):
     code, status, title = "checksum_mismatch", 422, "Checksum Mismatch"
+
+
+class BodyMismatch(ChecksumMismatch):
+    """The body of one append is not what its digest says; the upload itself may go on."""
+
+    code = "body_mismatch"
+
+
+class AppendMismatch(BodyMismatch):
+    """One append is not what its checksum says: none of it was kept (tus, extension checksum)."""
+
+    code, status, title = "append_mismatch", 460, "Checksum Mismatch"
 
 
 class InvalidInput(MediasvcError):

@@ -10,7 +10,7 @@ import time
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32, lower case
 _FORM = {
     prefix: re.compile(rf"{prefix}_[0-9a-hjkmnp-tv-z]{{26,36}}", re.ASCII)
-    for prefix in ("ast", "key", "lnk", "zip", "tsk", "run")
+    for prefix in ("ast", "upl", "key", "lnk", "zip", "tsk", "run")
 }
 
 
@@ -28,6 +28,10 @@ def _ordered(prefix: str) -> str:
 
 def new_asset_id() -> str:
     return _ordered("ast")
+
+
+def new_upload_id() -> str:
+    return _ordered("upl")
 
 
 def new_link_id() -> str:

@@ -11,7 +11,7 @@ MAX_ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True)
 class NewTask:
-    """Work to be done: `kind` is `analyse` or `purge`; `payload` is small JSON.
+    """Work to be done: `kind` is `analyse`, `purge` or `join`; `payload` is small JSON.
 
     `state` is `done` for what was decided on the spot, so that the timeline can say why nothing was made.
     """

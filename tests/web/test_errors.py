@@ -16,6 +16,7 @@ MADE: dict[type[MediasvcError], MediasvcError] = {
     errors.RateLimited: errors.RateLimited("too often", limit=5, limit_source="key", retry_after=3),
     errors.MethodNotAllowed: errors.MethodNotAllowed("no", allow="GET, HEAD"),
     errors.RangeNotSatisfiable: errors.RangeNotSatisfiable("no", size=10),
+    errors.OffsetMismatch: errors.OffsetMismatch("no", offset=5, provided=7),
 }
 
 
