@@ -32,7 +32,7 @@ def normalise_key(text: str) -> str:
         raise BadKey(f"the key has {length} bytes of UTF-8; at most {MAX_KEY_BYTES} are allowed")
     if "\0" in text:
         raise BadKey("the key contains NUL")
-    if "." in text and _DOT_SEGMENT.search(text):
+    if (text[0] == "." or "/." in text) and _DOT_SEGMENT.search(text):
         raise BadKey('the key has a segment "." or ".."; name the segments without them')
     return text
 

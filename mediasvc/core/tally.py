@@ -8,6 +8,8 @@ asset: they count for their link alone.
 
 from dataclasses import dataclass
 
+from mediasvc.core.value import value
+
 
 @dataclass(slots=True)
 class Tally:
@@ -21,7 +23,7 @@ class Tally:
         self.bytes += more.bytes
 
 
-@dataclass(slots=True)
+@value
 class Delivery:
     """One answer on its way out, and what it counts for.
 

@@ -4,7 +4,7 @@ Everything is decided here and nothing is sent. This is the hot path: an authori
 of Python from scope to plan, so headers that never change are made once.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from mediasvc.catalogue.interface import Catalogue, Source
@@ -21,7 +21,7 @@ from mediasvc.core.signing import Signer
 from mediasvc.core.tally import Delivery
 from mediasvc.deliver.find import ById, ByKey, OfPreset, Target, find, find_linked
 from mediasvc.deliver.links import Claim, bad_link, claim_in
-from mediasvc.deliver.plan import Header, Nothing, Plan
+from mediasvc.deliver.plan import Header, Headers, Nothing, Plan
 from mediasvc.deliver.ways import Answer, Way, as_sent
 
 __all__ = ["CONTENT_SECURITY_POLICY", "ById", "ByKey", "OfPreset", "Target", "plan_download"]
@@ -29,16 +29,17 @@ __all__ = ["CONTENT_SECURITY_POLICY", "ById", "ByKey", "OfPreset", "Target", "pl
 CONTENT_SECURITY_POLICY = (
     b"sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src 'self'"
 )
-_ALWAYS: Sequence[Header] = (
+_ALWAYS: Headers = (
     (b"accept-ranges", b"bytes"),
     (b"content-security-policy", CONTENT_SECURITY_POLICY),
 )
-_PRIVATE: Sequence[Header] = ((b"cache-control", b"private, no-cache"),)
+_PRIVATE: Headers = ((b"cache-control", b"private, no-cache"),)
 _ANYWHERE: Header = (b"cross-origin-resource-policy", b"cross-origin")
-_PUBLIC: Sequence[Header] = ((b"cache-control", b"public, no-cache"), _ANYWHERE)
-_IMMUTABLE: Sequence[Header] = ((b"cache-control", b"public, max-age=31536000, immutable"), _ANYWHERE)
-_COUNTED: Sequence[Header] = (*_PRIVATE, _ANYWHERE)  # what a cache hands out again, nobody counts
+_PUBLIC: Headers = ((b"cache-control", b"public, no-cache"), _ANYWHERE)
+_IMMUTABLE: Headers = ((b"cache-control", b"public, max-age=31536000, immutable"), _ANYWHERE)
+_COUNTED: Headers = (*_PRIVATE, _ANYWHERE)  # what a cache hands out again, nobody counts
 _VARIES: Header = (b"vary", b"Origin")  # who may read it is the bucket's to say: caches must not mix
+_OF_BYTES = (b"repr-digest", b"content-disposition")  # a 304 has none
 _ASKED_IN = frozenset(
     (b"range", b"if-range", b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since")
 )
@@ -75,18 +76,18 @@ async def plan_download(
             text = value.decode("latin-1")
             asked[name] = f"{asked[name]}, {text}" if name in asked else text
     etag = etag_of(source.sha256)
-    tag, last_modified, digest = _validators(source.sha256, source.modified_at)
-    answer = [tag, *_ALWAYS, *_caching(source, target, query, claim, now)]
-    if source.cors_origins:
-        answer.append(_VARIES)
-    if source.modified_at <= now:
-        answer.append(last_modified)
+    answer = _headers(
+        source.sha256,
+        source.modified_at,
+        _caching(source, target, query, claim, now),
+        *_shown_as(source, target, query, claim),
+        dated=source.modified_at <= now,
+        varies=bool(source.cors_origins),
+    )
     if asked and (verdict := _preconditions(asked, etag, source.modified_at)) != "proceed":
         if verdict == "failed":
             raise PreconditionFailed(f"the current version is {etag}")
-        return Plan(304, answer, Nothing())
-    answer.append(digest)
-    answer.append((b"content-disposition", _disposition(source, target, query, claim)))
+        return Plan(304, [pair for pair in answer if pair[0] not in _OF_BYTES], Nothing())
     spans = None
     if (
         b"range" in asked
@@ -120,14 +121,19 @@ def _whose(source: Source, link_id: str, caller: Caller, address: str) -> str:
     return (caller.key_id or address) if source.download_rate else ""
 
 
-@lru_cache(maxsize=4096)
-def _validators(sha256: str, modified_at: int) -> tuple[Header, Header, Header]:
-    """ETag, Last-Modified and Repr-Digest of a version."""
-    return (
-        (b"etag", etag_of(sha256).encode()),
-        (b"last-modified", conditions.format_date(modified_at).encode()),
-        (b"repr-digest", repr_digest(sha256).encode()),
-    )
+@lru_cache(maxsize=2048)
+def _headers(
+    sha256: str, modified_at: int, caching: Headers, name: str, inline: bool, *, dated: bool, varies: bool
+) -> Headers:
+    """What is told of a version, whichever bytes of it are sent: it stays the same from one download to the next."""
+    told: list[Header] = [(b"etag", etag_of(sha256).encode()), *_ALWAYS, *caching]
+    if varies:
+        told.append(_VARIES)
+    if dated:
+        told.append((b"last-modified", conditions.format_date(modified_at).encode()))
+    told.append((b"repr-digest", repr_digest(sha256).encode()))
+    told.append((b"content-disposition", content_disposition(name, inline=inline).encode("ascii")))
+    return tuple(told)
 
 
 def _preconditions(asked: Mapping[bytes, str], etag: str, last_modified: int) -> conditions.Verdict:
@@ -141,9 +147,7 @@ def _preconditions(asked: Mapping[bytes, str], etag: str, last_modified: int) ->
     )
 
 
-def _caching(
-    source: Source, target: Target, query: bytes, claim: Claim | None, now: float
-) -> Sequence[Header]:
+def _caching(source: Source, target: Target, query: bytes, claim: Claim | None, now: float) -> Headers:
     if claim is not None:
         if claim.link_id:
             return _COUNTED
@@ -155,7 +159,8 @@ def _caching(
     return _PUBLIC
 
 
-def _disposition(source: Source, target: Target, query: bytes, claim: Claim | None) -> bytes:
+def _shown_as(source: Source, target: Target, query: bytes, claim: Claim | None) -> tuple[str, bool]:
+    """Under which name, and whether in place."""
     name, inline = source.name, shown_inline(source.media_type)
     if claim is not None and claim.disposition == "attachment":
         inline = False
@@ -164,4 +169,4 @@ def _disposition(source: Source, target: Target, query: bytes, claim: Claim | No
         name = f"{stem or name}.{target.ext.decode('latin-1')}"
     if query and any(field.partition(b"=")[0] == b"download" for field in query.split(b"&")):
         inline = False
-    return content_disposition(name, inline=inline).encode("ascii")
+    return name, inline

@@ -1,16 +1,24 @@
 """Look up what a URL asks for, and whether whoever asks may have it: by key, by link, or because it is public."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from mediasvc.catalogue.interface import Catalogue, Source
 from mediasvc.core.access import Caller
-from mediasvc.core.errors import BadKey, Forbidden, NotFound, RenditionPending, Unauthorised
+from mediasvc.core.errors import (
+    BadKey,
+    Forbidden,
+    MediasvcError,
+    NotFound,
+    RenditionPending,
+    Unauthorised,
+    UploadIncomplete,
+)
 from mediasvc.core.ids import well_formed
 from mediasvc.core.keys import decode_path, normalise_key
 from mediasvc.core.link import Link
 from mediasvc.core.recipe import EXTENSIONS, PRESETS
 from mediasvc.core.signing import Signer
+from mediasvc.core.value import value
 from mediasvc.deliver.links import Claim, Terms, bad_link
 
 # A JPEG cannot keep alpha: until it is made, a preset that prefers JPEG may still turn out as WebP.
@@ -20,7 +28,7 @@ _POSSIBLE_EXTENSIONS: Mapping[str, frozenset[str]] = {
 _NOT_FOUND = "there is nothing here"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ByKey:
     """`/b/{bucket}/{key}`, both as they stand in the URL: percent-encoded."""
 
@@ -28,14 +36,14 @@ class ByKey:
     key: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ById:
     """`/f/{id}/{name}`; the name is cosmetic."""
 
     asset_id: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OfPreset:
     """`/i/{preset}/{id}.{ext}`."""
 
@@ -50,19 +58,19 @@ Target = ByKey | ById | OfPreset
 async def find(catalogue: Catalogue, target: Target, caller: Caller) -> Source:
     """The bytes, once the caller may have them."""
     match target:
-        case ByKey(bucket, key):
-            return await _find_by_key(catalogue, bucket, key, caller)
-        case ById(asset_id):
-            source = await _original(catalogue, asset_id)
-        case OfPreset(ext=ext):
+        case ByKey():
+            return await _find_by_key(catalogue, target, caller)
+        case ById():
+            source = await _original(catalogue, target.asset_id)
+            if source is None:
+                raise await _why_not_there(catalogue, target.asset_id, caller)
+        case OfPreset():
             source = await _rendition(catalogue, target)
             if source is None:
                 raise await _why_not_made(catalogue, target, caller)
-            if EXTENSIONS.get(source.media_type, "").encode() != ext:
+            if EXTENSIONS.get(source.media_type, "").encode() != target.ext:
                 _allow(caller, source.bucket, source.key, public=source.public)
                 raise NotFound(_NOT_FOUND)
-    if source is None:
-        raise _nothing_for(caller)
     _allow(caller, source.bucket, source.key, public=source.public)
     return source
 
@@ -98,10 +106,10 @@ async def find_linked(
     return source, link
 
 
-async def _find_by_key(catalogue: Catalogue, raw_bucket: bytes, raw_key: bytes, caller: Caller) -> Source:
-    bucket = raw_bucket.decode("latin-1")  # a name with anything but ASCII in it is simply not found
+async def _find_by_key(catalogue: Catalogue, target: ByKey, caller: Caller) -> Source:
+    bucket = target.bucket.decode("latin-1")  # a name with anything but ASCII in it is simply not found
     try:
-        source = await catalogue.source_at(bucket, normalise_key(decode_path(raw_key)))
+        source = await catalogue.source_at(bucket, normalise_key(decode_path(target.key)))
     except BadKey:
         if caller.anonymous and not await _is_public(catalogue, bucket):
             raise _nothing_for(caller) from None
@@ -142,6 +150,16 @@ async def _why_not_made(
     return NotFound(_NOT_FOUND)
 
 
+async def _why_not_there(catalogue: Catalogue, raw_id: bytes, caller: Caller) -> MediasvcError:
+    """An asset may be promised by an upload that is not complete yet."""
+    asset_id = raw_id.decode("latin-1")
+    upload = await catalogue.promised(asset_id) if well_formed("ast", asset_id) else None
+    if upload is not None:
+        _allow(caller, upload.bucket, upload.key, public=await _is_public(catalogue, upload.bucket))
+        return UploadIncomplete("its upload is not complete yet; ask again later")
+    return _nothing_for(caller)
+
+
 async def _is_public(catalogue: Catalogue, bucket: str) -> bool:
     found = await catalogue.bucket(bucket)
     return found is not None and found.public
@@ -150,7 +168,7 @@ async def _is_public(catalogue: Catalogue, bucket: str) -> bool:
 def _allow(caller: Caller, bucket: str, key: str, *, public: bool) -> None:
     if public:
         return
-    if caller.anonymous or not caller.sees(bucket, key):
+    if not caller.sees(bucket, key):
         raise _nothing_for(caller)
     if not caller.has("assets:read"):
         raise Forbidden("the key lacks the scope assets:read")

@@ -1,23 +1,24 @@
 """How bytes leave, decided before touching any of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from mediasvc.core.span import Span
 from mediasvc.core.tally import Delivery
+from mediasvc.core.value import value
 
 Header = tuple[bytes, bytes]
+Headers = tuple[Header, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Nothing:
     """No body: HEAD, 304."""
 
     name: ClassVar[str] = "none"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SendFile:
     """The kernel copies the spans from the blob's file to the socket; bytes between them are ours.
 
@@ -30,7 +31,7 @@ class SendFile:
     parts: Sequence[bytes | Span]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Stream:
     """The same, read from the store and written piece by piece."""
 
@@ -40,7 +41,7 @@ class Stream:
     parts: Sequence[bytes | Span]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class HandToNginx:
     """nginx sends the bytes: the headers say where it finds them, and what it tells the client besides.
 
@@ -52,7 +53,7 @@ class HandToNginx:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Redirect:
     """The client fetches the bytes from the store: the headers hold the presigned URL."""
 
@@ -64,7 +65,7 @@ class Redirect:
 Body = Nothing | SendFile | Stream | HandToNginx | Redirect
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Plan:
     """A whole answer: status, headers, and how its body gets out.
 

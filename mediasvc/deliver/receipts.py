@@ -117,10 +117,12 @@ class Receipts:
     def _add(self, waiting: dict[str, Tally], counted: str, tally: Tally) -> None:
         if not tally.count and not tally.bytes:
             return
-        if counted not in waiting and len(waiting) >= _MOST_WAITING:
-            metrics.downloads_uncounted.labels("no room").inc()
-            return
-        waiting.setdefault(counted, Tally()).add(tally)
+        if counted not in waiting:
+            if len(waiting) >= _MOST_WAITING:
+                metrics.downloads_uncounted.labels("no room").inc()
+                return
+            waiting[counted] = Tally()
+        waiting[counted].add(tally)
         self._bell.set()
 
     @property

@@ -8,7 +8,7 @@ what was decided, we send the bytes.
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from mediasvc.catalogue.interface import Source
@@ -16,7 +16,8 @@ from mediasvc.core import ranges
 from mediasvc.core.errors import StartupRefused
 from mediasvc.core.span import Span
 from mediasvc.core.tally import Delivery
-from mediasvc.deliver.plan import HandToNginx, Header, Plan, Redirect, SendFile, Stream
+from mediasvc.core.value import value
+from mediasvc.deliver.plan import HandToNginx, Header, Headers, Plan, Redirect, SendFile, Stream
 from mediasvc.store.interface import BlobStore, Presigned
 
 LARGEST_SLICED = 64 * 1024 * 1024  # bytes; the first time, slices are slower than one stream
@@ -38,7 +39,7 @@ _PLAIN_RANGES = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Answer:
     """A GET that is answered with bytes, decided but for their way.
 
@@ -47,7 +48,7 @@ class Answer:
     """
 
     source: Source
-    headers: Sequence[Header]
+    headers: Headers
     spans: Sequence[Span] | None
     asked: Mapping[bytes, str]
     delivery: Delivery
@@ -203,13 +204,7 @@ def _judged_again(answer: Answer) -> bool:
 
 def _handed_over(answer: Answer, *told: Header) -> Plan:
     source = answer.source
-    headers = [
-        *told,
-        # nginx adds Accept-Ranges itself, and would double ours; but it takes it back where it cuts a range.
-        *((_FOR_NGINX.get(name, name), value) for name, value in answer.headers if name != b"accept-ranges"),
-        (b"content-type", source.media_type.encode()),
-        (b"content-length", b"0"),
-    ]
+    headers = [*told, *_for_nginx(answer.headers, source.media_type)]
     if answer.spans is not None:
         headers.append((b"x-accept-ranges", b"bytes"))
     if answer.whose:
@@ -218,6 +213,13 @@ def _handed_over(answer: Answer, *told: Header) -> Plan:
         answer.status, headers, HandToNginx(source.blob_id, source.size), answer.counts, answer.delivery
     )
     return _at_rate(plan, answer)
+
+
+@lru_cache(maxsize=2048)
+def _for_nginx(headers: Headers, media_type: str) -> Headers:
+    # nginx adds Accept-Ranges itself, and would double ours; but it takes it back where it cuts a range.
+    renamed = ((_FOR_NGINX.get(name, name), value) for name, value in headers if name != b"accept-ranges")
+    return (*renamed, (b"content-type", media_type.encode()), (b"content-length", b"0"))
 
 
 def _at_rate(plan: Plan, answer: Answer) -> Plan:

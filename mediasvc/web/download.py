@@ -113,9 +113,9 @@ class Downloads:
             except BlobMissing as missing:
                 raise _missing(missing) from None
 
-    async def _plan(self, target: Target, scope: Message, caller: Caller, way: Way) -> Plan:
+    def _plan(self, target: Target, scope: Message, caller: Caller, way: Way) -> Awaitable[Plan]:
         client = scope.get("client")
-        return await plan_download(
+        return plan_download(
             self._catalogue,
             target,
             scope["method"],
@@ -128,21 +128,19 @@ class Downloads:
             address=client[0] if client else "",
         )
 
-    async def _carry_out(self, plan: Plan, scope: Message, receive: Receive, send: Send) -> None:
+    def _carry_out(self, plan: Plan, scope: Message, receive: Receive, send: Send) -> Awaitable[None]:
         """Raises BlobMissing only before anything was sent; what goes wrong later breaks the answer off."""
         if plan.counts:
             send = self._counting(plan.counts, send)
         match plan.body:
             case SendFile():
-                await self._send_file(plan, plan.body, send)
+                return self._send_file(plan, plan.body, send)
             case Stream():
-                await self._stream(plan, plan.body, scope, receive, send)
+                return self._stream(plan, plan.body, scope, receive, send)
             case HandToNginx():
-                await self._hand_over(plan, plan.body, send)
+                return self._hand_over(plan, plan.body, send)
             case Nothing() | Redirect():
-                _count(plan)
-                await send({"type": "http.response.start", "status": plan.status, "headers": plan.headers})
-                await send({"type": "http.response.body", "body": b""})
+                return self._say(plan, send)
 
     def _counting(self, link_id: str, send: Send) -> Send:
         """Uses up one download of the link as the answer begins: what is not there was no download.
@@ -160,6 +158,11 @@ class Downloads:
             await send(message)
 
         return counting_send
+
+    async def _say(self, plan: Plan, send: Send) -> None:
+        _count(plan)
+        await send({"type": "http.response.start", "status": plan.status, "headers": plan.headers})
+        await send({"type": "http.response.body", "body": b""})
 
     async def _hand_over(self, plan: Plan, body: HandToNginx, send: Send) -> None:
         # A look at the file costs 2 µs, and keeps the promises that we make where we send it ourselves.

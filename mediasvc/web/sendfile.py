@@ -57,7 +57,8 @@ class Cork:
         return self._transport.is_closing()
 
     def write(self, data: bytes) -> None:
-        self._held.append(data)
+        if data:
+            self._held.append(data)
 
     def close(self) -> None:
         self.release()

@@ -22,10 +22,12 @@ from mediasvc.core.errors import (
     RangeNotSatisfiable,
     RenditionPending,
     Unauthorised,
+    UploadIncomplete,
 )
 from mediasvc.core.ids import new_asset_id
 from mediasvc.core.signing import Signer
 from mediasvc.core.span import Span
+from mediasvc.core.upload import Upload
 from mediasvc.deliver.download import ById, ByKey, OfPreset, Target, plan_download
 from mediasvc.deliver.plan import Nothing, Plan, SendFile, Stream
 from mediasvc.deliver.ways import Way, by_sendfile, by_stream
@@ -56,6 +58,10 @@ class Shelf:
             for preset, media_type in (("", "image/png"), ("grid", "image/webp"))
         }
         self.state = state
+        self.promises: dict[str, Upload] = {}
+
+    async def promised(self, asset_id: str) -> Upload | None:
+        return self.promises.get(asset_id)
 
     async def source(self, asset_id: str, preset: str = "") -> Source | None:
         return self.sources.get((asset_id, preset))
@@ -164,6 +170,26 @@ def test_where_files_cannot_be_sent_they_are_streamed() -> None:
 def test_a_version_from_the_future_has_no_date() -> None:
     assert header(plan(now=MADE - 1), "last-modified") is None
     assert header(plan(now=MADE), "last-modified") == THEN
+
+
+CHANGED = {
+    "name": ("content-disposition", {"name": "b.png"}),
+    "kind": ("content-disposition", {"media_type": "text/plain"}),
+    "bytes": ("etag", {"sha256": "1" * 64}),
+    "digest": ("repr-digest", {"sha256": "1" * 64}),
+    "time": ("last-modified", {"modified_at": MADE + 1}),
+    "visibility": ("cache-control", {"public": True}),
+    "origins": ("vary", {"cors_origins": ("https://a.example",)}),
+}
+
+
+@pytest.mark.parametrize(("told", "change"), CHANGED.values(), ids=CHANGED)
+def test_what_changes_shows_in_the_next_answer(told: str, change: dict[str, Any]) -> None:
+    shelf = Shelf()
+    before = header(plan(shelf=shelf), told)
+    shelf.sources[PRIVATE_ID, ""] = source(PRIVATE_ID, "media", **change)
+    assert header(plan(shelf=shelf), told) != before
+    assert header(plan(), told) == before
 
 
 @pytest.mark.parametrize("query", [b"download", b"download=1", b"v=3&download", b"download="])
@@ -363,6 +389,23 @@ def test_a_key_that_sees_but_may_not_read_is_told_so(target: Target) -> None:
 def test_what_is_not_there_is_not_there(target: Target) -> None:
     with pytest.raises(NotFound):
         plan(target)
+
+
+@pytest.mark.parametrize(
+    ("bucket", "caller", "answer"),
+    [
+        ("media", READER, UploadIncomplete),
+        ("media", ELSEWHERE, NotFound),
+        ("media", ANONYMOUS, Unauthorised),
+        ("public", ANONYMOUS, UploadIncomplete),
+    ],
+)
+def test_what_an_upload_will_become_is_not_there_yet(bucket: str, caller: Caller, answer: type) -> None:
+    shelf = Shelf()
+    shelf.promises[ABSENT_ID] = Upload("upl", "key", 0, 1, "blob", ABSENT_ID, bucket, "a")
+    with pytest.raises(answer) as raised:
+        plan(ById(ABSENT_ID.encode()), caller, shelf=shelf)
+    assert type(raised.value) is answer
 
 
 def test_a_narrowed_key_reads_within_its_prefix() -> None:

@@ -120,6 +120,14 @@ def test_nginx_gets_the_clients_headers_under_other_names() -> None:
     ]
 
 
+def test_what_nginx_is_told_follows_the_asset_and_not_the_answer_before() -> None:
+    assert header(plan("nginx", DISK), "content-type") == "video/mp4"
+    assert header(plan("nginx", DISK, answer(media_type="video/webm")), "content-type") == "video/webm"
+    slowed = plan("nginx", DISK, answer(download_rate=1000))
+    assert header(slowed, "x-accel-limit-rate") == "1000"
+    assert header(plan("nginx", DISK), "x-accel-limit-rate") is None
+
+
 def test_of_a_blob_in_s3_nginx_learns_the_address_and_the_range() -> None:
     made = plan("nginx", S3, answer({"range": "bytes=-10"}, size=LARGEST_SLICED + 1))
     assert made.status == 206
