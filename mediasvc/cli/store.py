@@ -18,13 +18,13 @@ def _group() -> None:
 
 @app.command()
 def init() -> None:
-    """Make the store's bucket and the rule that aborts stale multipart uploads; says what the store cannot do."""
+    """Make the store's bucket, the rule that aborts stale multipart uploads, and its CORS; says what it cannot do."""
     chosen = settings.read()
     if not chosen.store.startswith("s3:"):
         print("a store on disk needs no preparation; set MEDIASVC_STORE_URL=s3://…", file=sys.stderr)
         raise typer.Exit(2)
     provision = importlib.import_module("mediasvc.store.provision")  # the SDK is this command's alone
-    report = provision.init(parse_s3_url(chosen.store))
+    report = provision.init(parse_s3_url(chosen.store), chosen.allowed_origins)
     for line in report.lines:
         print(line)
     if not report.complete:

@@ -22,6 +22,12 @@ class Digests:
         self._crc32 = zlib_ng.crc32(data, self._crc32)
         self.size += len(data)
 
+    def copy(self) -> "Digests":
+        """The same so far; feeding one leaves the other as it is."""
+        other = Digests()
+        other._sha256, other._crc32, other.size = self._sha256.copy(), self._crc32, self.size
+        return other
+
     @property
     def sha256(self) -> str:
         """64 lower-case hex digits."""

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mediasvc.core.errors import StoreFault, StoreFull
+from mediasvc.store.interface import Lost
 from mediasvc.store.slabs import SLAB
 
 FILE_MODE, FOLDER_MODE = 0o640, 0o750  # nginx reads by group
@@ -65,7 +66,7 @@ class Incoming:
         self._part = part
         self._final = final
         self._fd = -1
-        self._written = 0
+        self.written = 0  # bytes
         self._direct = False
         self._published = False
 
@@ -73,27 +74,47 @@ class Incoming:
     def create(self) -> None:
         # A task that is run again after a crash finds its own debris under the same id.
         self._part.unlink(missing_ok=True)
+        self._make()
+
+    def _make(self) -> None:
         self._fd = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
         os.fchmod(self._fd, FILE_MODE)
 
     @disk_errors()
+    def reopen(self, size: int) -> None:
+        """Go on behind the first `size` bytes; the rest goes. Raises Lost where there are fewer."""
+        try:
+            self._fd = os.open(self._part, os.O_WRONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            if size:
+                raise Lost(f"none of {size} bytes are there") from None
+            self._make()
+        there = os.fstat(self._fd).st_size
+        if there < size:
+            self.close()
+            raise Lost(f"{there} of {size} bytes are there")
+        if there > size:
+            os.ftruncate(self._fd, size)
+        self.written = size
+
+    @disk_errors()
     def write(self, data: memoryview) -> None:
-        """Append. `data` is a slab; only the last one is shorter."""
-        if self._go_direct(_DIRECT != 0 and len(data) == SLAB and self._written % SLAB == 0):
+        """Append. Whole slabs go past the page cache, where they begin at a multiple of their size."""
+        if self._go_direct(_DIRECT != 0 and len(data) == SLAB and self.written % SLAB == 0):
             try:
-                taken = os.pwrite(self._fd, data, self._written)
+                taken = os.pwrite(self._fd, data, self.written)
             except OSError as error:
                 if error.errno != errno.EINVAL:
                     raise
             else:
-                self._written += taken
+                self.written += taken
                 data = data[taken:]
             if not data:
                 return
             self._go_direct(False)
         while data:  # a disk takes less than asked just before it is full
-            taken = os.pwrite(self._fd, data, self._written)
-            self._written += taken
+            taken = os.pwrite(self._fd, data, self.written)
+            self.written += taken
             data = data[taken:]
 
     def _go_direct(self, direct: bool) -> bool:
@@ -108,10 +129,18 @@ class Incoming:
         return self._direct
 
     @disk_errors()
+    def flush(self) -> None:
+        os.fdatasync(self._fd)
+
     def publish(self) -> None:
         """Bytes on disk, then under the final name: a crash leaves all of the blob or none of it."""
-        os.fdatasync(self._fd)
-        self._close()
+        self.flush()
+        self.rename()
+
+    @disk_errors()
+    def rename(self) -> None:
+        """Give it its final name; its bytes are on disk."""
+        self.close()
         try:
             self._part.rename(self._final)
         except FileNotFoundError:
@@ -122,12 +151,13 @@ class Incoming:
 
     def remove(self) -> None:
         """Leave nothing behind. Errors are swallowed: the one that led here is the one to tell."""
-        with suppress(OSError):
-            self._close()
+        with suppress(StoreFull, StoreFault):
+            self.close()
         with suppress(OSError):
             (self._final if self._published else self._part).unlink(missing_ok=True)
 
-    def _close(self) -> None:
+    @disk_errors()
+    def close(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
@@ -165,6 +195,26 @@ class FolderSync:
         folders, self._next = self._next, set()
         self._running, self._round = self._round, None
         return await asyncio.wrap_future(self._pool.submit(_sync_each, folders))
+
+
+class WayDown:
+    """The folders between `root` and a blob, synced: its name survives a power cut."""
+
+    def __init__(self, root: Path, folders: FolderSync) -> None:
+        self._root = root
+        self._folders = folders
+        # One flag for each of the 65 536 folders: whether this process has synced the way down to it.
+        # That a folder exists says nothing: whoever made it may have died before the sync.
+        self._anchored = bytearray(1 << 16)
+
+    async def sync(self, final: Path) -> None:
+        """Raises StoreFull or StoreFault."""
+        number = int(final.name[:4], 16)
+        if self._anchored[number]:
+            await self._folders.sync([final.parent])
+        else:
+            await self._folders.sync([self._root, final.parent.parent, final.parent])
+            self._anchored[number] = True
 
 
 def _sync_each(folders: Iterable[Path]) -> dict[Path, OSError]:

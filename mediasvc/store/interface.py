@@ -4,11 +4,11 @@ A blob is written once under a random id and never changed. Ids come from `core.
 digits); nothing an uploader wrote ever becomes part of one.
 """
 
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from mediasvc.core.span import Span
 from mediasvc.store.digests import Digests as Digests
@@ -55,15 +55,90 @@ class PresignedUrl:
 
 
 class Presigned(Protocol):
-    """What a store that speaks HTTP can do besides: URLs with which a blob can be fetched (GET) for a while, and with
-    no other credentials. They cost microseconds. Raise StoreFault where there is nothing to sign with,
-    StoreUnavailable where that cannot be had at the moment."""
+    """What a store that speaks HTTP can do besides: URLs with which a blob can be fetched (GET), or sent in parts
+    (PUT), for a while, and with no other credentials. They cost microseconds. Raise StoreFault where there is nothing
+    to sign with, StoreUnavailable where that cannot be had at the moment.
+
+    Parts that clients send are no blob until `Resumable.finish` makes one of what `gathered` gives; nobody can send any
+    more then. `BlobStore.discard` removes them, `scan_unfinished` lists them.
+    """
 
     def inside(self, blob_id: str, *, seconds: int) -> PresignedUrl:
         """For whoever reaches the store where we do."""
 
     def outside(self, blob_id: str, *, seconds: int, answer: Mapping[str, str]) -> PresignedUrl:
         """For clients. `answer`: what the store is to answer with, `response-content-type` and the like."""
+
+    def part_size(self, length: int) -> int:
+        """Bytes of each part of a blob of that length; the last may be shorter. Raises TooLarge."""
+
+    async def begin(self, blob_id: str) -> str:
+        """Let clients send parts; gives what these are asked for with. What an earlier `begin` gave is over."""
+
+    def part(
+        self, blob_id: str, begun: str, number: int, *, seconds: int, size: int | None = None
+    ) -> PresignedUrl:
+        """For a client to send the part of that number (from 1): of `size` bytes exactly, or of any (`None`)."""
+
+    async def parts(self, blob_id: str, begun: str) -> Mapping[int, "SentPart"]:
+        """What was sent so far, by number. Raises Lost where it is over."""
+
+    def gathered(self, blob_id: str, begun: str, parts: Sequence["SentPart"]) -> "Growing":
+        """These parts, the first ones without a gap, as `Resumable.finish` takes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class SentPart:
+    """One part in the store: its ETag, in quotes, and its size in bytes."""
+
+    etag: str
+    size: int
+
+
+class Lost(Exception):
+    """Of a blob that grows fewer bytes are there than were promised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Growing:
+    """A blob that is not whole yet: `size` bytes of it are kept; `notes` is what its store has to remember of it
+    (small JSON). Whoever lets it grow saves this value."""
+
+    blob_id: str
+    size: int = 0
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Resumable(Protocol):
+    """Blobs that grow, append by append, until they are whole. One append at a time for each of them."""
+
+    def append(
+        self,
+        growing: Growing,
+        body: AsyncIterable[bytes | memoryview],
+        feed: Callable[[memoryview], None],
+        *,
+        length: int | None = None,
+    ) -> AsyncGenerator[Growing, None]:
+        """Add `body` behind the first `growing.size` bytes; what an append that nobody counted left there goes.
+
+        Yields what is kept, now and then and always at the end: each of these survives the death of this process
+        once the caller has saved it. Where `body` raises an Exception, all that came is kept and yielded, then the
+        exception passes through; a cancellation keeps what was yielded last. `feed` gets every byte in order, in
+        the store's threads. `length` is that of the whole blob, as far as known: a hint. When a process dies in
+        the middle, `found` finds all but at most 16 MiB of what came. Raises TooLarge (`limit_source="store"`).
+        """
+
+    async def found(self, growing: Growing, *, all_of_it: bool) -> Growing:
+        """What is there after whoever appended died: `growing`, or more where `all_of_it` may be counted, what was
+        not yielded as well. A blob that is whole already counts. Raises Lost."""
+
+    async def sync(self, growing: Growing) -> None:
+        """What is kept survives a power cut, too."""
+
+    async def finish(self, growing: Growing) -> Stored:
+        """Make it a whole blob of `growing.size` bytes under its id, durable when this returns. May be repeated,
+        also after a crash in the middle. Raises Lost."""
 
 
 class BlobStore(Protocol):
@@ -76,6 +151,10 @@ class BlobStore(Protocol):
     @property
     def presigned(self) -> Presigned | None:
         """URLs with which others fetch blobs, where the store has them."""
+
+    @property
+    def resumable(self) -> Resumable:
+        """Blobs that come in several appends; `discard` removes these too, `scan_unfinished` lists them."""
 
     @property
     def max_blob_size(self) -> int | None:

@@ -6,8 +6,7 @@ import re
 import tempfile
 from collections.abc import AsyncIterable, AsyncIterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, aclosing, asynccontextmanager
-from functools import partial
+from contextlib import ExitStack, asynccontextmanager
 from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,14 @@ from aiofiles.threadpool import wrap
 from mediasvc.core.errors import StartupRefused, StoreUnavailable
 from mediasvc.core.span import Span
 from mediasvc.store.digests import Digests
-from mediasvc.store.disk import NO_ROOM, FolderSync, Incoming, disk_errors, make_folder, sync_folder
+from mediasvc.store.disk import NO_ROOM, FolderSync, Incoming, WayDown, disk_errors, make_folder, sync_folder
 from mediasvc.store.interface import BlobMissing, Stored
-from mediasvc.store.slabs import in_turn
+from mediasvc.store.local_growth import LocalGrowth
 from mediasvc.store.threads import in_thread, unbroken
+from mediasvc.store.writers import Writers
 
 CHUNK = 256 * 1024  # bytes a reader gets at once
 CHECK_SECONDS = 5.0
-PARALLEL = 256 * 1024  # bytes from which a second thread is worth its while
 
 _BLOB_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
@@ -81,22 +80,19 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._incoming = root / "incoming"
-        self._writers = ThreadPoolExecutor(16, "store-write")  # two for each upload at work
-        self._helpers = ThreadPoolExecutor(8, "store-write-too")
+        self._writers = Writers()
         self._readers = ThreadPoolExecutor(8, "store-read")
         self._syncer = ThreadPoolExecutor(1, "store-sync")
         self._folders = FolderSync(self._syncer)
-        # One flag for each of the 65 536 folders: whether this process has synced the way down to it.
-        # That a folder exists says nothing: whoever made it may have died before the sync.
-        self._anchored = bytearray(1 << 16)
-        self._being_written: set[str] = set()
+        self._way_down = WayDown(root, self._folders)
         self._probe: Future[OSError | None] | None = None
         self.files = LocalFiles(root)
+        self.resumable = LocalGrowth(self._incoming, self.files, self._writers, self._folders, self._way_down)
 
     async def start(self) -> None:
         try:
-            await in_thread(self._writers, self._prepare)
-            error = await in_thread(self._writers, self._write_probe)
+            await in_thread(self._writers.threads, self._prepare)
+            error = await in_thread(self._writers.threads, self._write_probe)
         except OSError as refusal:
             error = refusal
         # A full disk is no reason not to start: what is there can be read and deleted.
@@ -126,7 +122,7 @@ class LocalStore:
     async def check(self) -> None:
         # A disk that hangs keeps one thread, however often it is asked after.
         if self._probe is None or self._probe.done():
-            self._probe = self._writers.submit(self._write_probe)
+            self._probe = self._writers.threads.submit(self._write_probe)
         answer = asyncio.wrap_future(self._probe)
         await asyncio.wait([answer], timeout=CHECK_SECONDS)
         if not answer.done():
@@ -142,45 +138,18 @@ class LocalStore:
         *,
         length: int | None = None,
     ) -> Stored:
-        if blob_id in self._being_written:
-            raise RuntimeError(f"blob {blob_id} is being written already")
         final = self.files.path(blob_id)
         incoming = Incoming(self._incoming / blob_id, final)
-        self._being_written.add(blob_id)
-        try:
-            await in_thread(self._writers, incoming.create)
-            write = partial(self._write, incoming, digests)
-            async with aclosing(in_turn(self._writers, body, write)) as written:
-                async for _ in written:
-                    pass
-            await in_thread(self._writers, incoming.publish)
-            await self._sync_way_to(final)
-        except BaseException:
-            await in_thread(self._writers, incoming.remove)
-            raise
-        finally:
-            self._being_written.discard(blob_id)
+        with self._writers.alone(blob_id):
+            try:
+                await in_thread(self._writers.threads, incoming.create)
+                await self._writers.write(incoming, body, digests.update)
+                await in_thread(self._writers.threads, incoming.publish)
+                await self._way_down.sync(final)
+            except BaseException:
+                await in_thread(self._writers.threads, incoming.remove)
+                raise
         return Stored(blob_id, digests.size)
-
-    def _write(self, incoming: Incoming, digests: Digests, slab: memoryview) -> None:
-        """Take the digests while another thread writes, which takes half as long; ends when both have."""
-        if len(slab) < PARALLEL:
-            digests.update(slab)
-            incoming.write(slab)
-            return
-        written = self._helpers.submit(incoming.write, slab)
-        try:
-            digests.update(slab)
-        finally:
-            written.result()
-
-    async def _sync_way_to(self, final: Path) -> None:
-        number = int(final.name[:4], 16)
-        if self._anchored[number]:
-            await self._folders.sync([final.parent])
-        else:
-            await self._folders.sync([self._root, final.parent.parent, final.parent])
-            self._anchored[number] = True
 
     @asynccontextmanager
     async def open(self, blob_id: str, span: Span | None = None) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -226,7 +195,7 @@ class LocalStore:
     async def _remove(self, paths: list[Path]) -> None:
         # Synced whether or not something was there: whoever asks forgets the blob next, and a name that a
         # power cut brings back after that would be nobody's.
-        await self._folders.sync(await in_thread(self._writers, self._unlink, paths))
+        await self._folders.sync(await in_thread(self._writers.threads, self._unlink, paths))
 
     @disk_errors()
     def _unlink(self, paths: list[Path]) -> set[Path]:
@@ -257,7 +226,7 @@ class LocalStore:
                 yield entry.name
 
     async def close(self) -> None:
-        for pool in (self._writers, self._helpers, self._readers, self._syncer):
+        for pool in (*self._writers.pools, self._readers, self._syncer):
             await asyncio.to_thread(pool.shutdown)
 
 

@@ -42,6 +42,43 @@ class PartPlan:
         return sum(self.size(first) * DOUBLED_EVERY for first in range(1, MOST_PARTS + 1, DOUBLED_EVERY))
 
 
+@dataclass(frozen=True, slots=True)
+class Sequel:
+    """The parts that follow `count` others of `size` bytes together, the last of which has `last` bytes.
+
+    What is known of the whole `length` may have changed since. Parts stay equal, as some stores want them, as long
+    as all of it fits.
+    """
+
+    count: int
+    size: int
+    last: int
+    length: int | None
+
+    @property
+    def next_size(self) -> int:
+        """Bytes of the next part; the last of all may be shorter."""
+        if self.length is None:
+            return max(self.last, PartPlan(None).size(self.count + 1))
+        left = MOST_PARTS - self.count
+        if not left:
+            raise ValueError(f"no multipart upload has a part {self.count + 1}")
+        return min(max(SMALLEST, self.last, -(-(self.length - self.size) // left)), LARGEST)
+
+    @property
+    def edge(self) -> int:
+        """The largest blob that fits, in bytes."""
+        if self.count == MOST_PARTS:
+            return self.size
+        if self.length is not None:
+            return self.size + self.next_size * (MOST_PARTS - self.count)
+        plan, edge = PartPlan(None), self.size
+        for first in range(1, MOST_PARTS, DOUBLED_EVERY):
+            count = min(max(first + DOUBLED_EVERY - 1 - self.count, 0), DOUBLED_EVERY)
+            edge += count * max(self.last, plan.size(first))
+        return edge
+
+
 def too_large(limit: int) -> TooLarge:
     return TooLarge(
         f"the store keeps at most {limit} bytes of a body like this one", limit=limit, limit_source="store"

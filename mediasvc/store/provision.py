@@ -1,7 +1,11 @@
-"""Prepare an S3 service for us: the store's bucket, and the rule that aborts what an upload left unfinished."""
+"""Prepare an S3 service for us: the store's bucket, the rule that aborts what an upload left unfinished, and who may
+call it from a browser."""
 
 import os
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import urllib3
 from minio import Minio
@@ -11,12 +15,14 @@ from minio.error import InvalidResponseError, S3Error, ServerError
 from minio.lifecycleconfig import AbortIncompleteMultipartUpload, LifecycleConfig, Rule
 
 from mediasvc.core.errors import StartupRefused, StoreUnavailable
+from mediasvc.store.s3_client import S3Client, StoreAway, StoreRefused
 from mediasvc.store.url import S3Url
 
 STALE_DAYS = 30  # longer than any upload is kept unfinished
 RULE_ID = "mediasvc-abort-stale-uploads"
+CORS_ID = "mediasvc-direct-uploads"
 
-_NO_LIFECYCLE = {"NotImplemented", "MethodNotAllowed", "NotSupported", "XNotImplemented"}
+_NOT_THERE = {"NotImplemented", "MethodNotAllowed", "NotSupported", "XNotImplemented"}
 _WRONG_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidTokenId", "ExpiredToken"}
 
 
@@ -28,8 +34,9 @@ class Report:
     complete: bool
 
 
-def init(url: S3Url) -> Report:
-    """Make what is missing and leave the rest alone; may be run as often as one likes.
+def init(url: S3Url, origins: Sequence[str] = ("*",)) -> Report:
+    """Make what is missing and leave the rest alone; may be run as often as one likes. `origins`: who may call the
+    store from a browser.
 
     Raises StartupRefused where the store says no, StoreUnavailable where it does not answer.
     """
@@ -37,6 +44,11 @@ def init(url: S3Url) -> Report:
         client = _connect(url)
         bucket = _make_bucket(client, url)
         rule, complete = _set_rule(client, url)
+        cors, open_to_browsers = _set_cors(url, origins)
+    except StoreRefused as refusal:
+        raise StartupRefused(_advice(url, refusal.code)) from refusal
+    except StoreAway as away:
+        raise StoreUnavailable(f"the store at {url.address} does not answer") from away
     except S3Error as error:
         raise StartupRefused(_advice(url, error.code or "no reason given")) from error
     except urllib3.exceptions.MaxRetryError as error:
@@ -48,7 +60,7 @@ def init(url: S3Url) -> Report:
         raise StoreUnavailable(f"the store at {url.address} does not answer") from error
     except (urllib3.exceptions.HTTPError, InvalidResponseError, ServerError) as error:
         raise StoreUnavailable(f"the store at {url.address} does not answer as S3 does") from error
-    return Report((bucket, rule), complete)
+    return Report((bucket, rule, cors), complete and open_to_browsers)
 
 
 def _connect(url: S3Url) -> Minio:
@@ -89,7 +101,7 @@ def _set_rule(client: Minio, url: S3Url) -> tuple[str, bool]:
         kept = [rule for rule in rules if rule.rule_id != RULE_ID]
         client.set_bucket_lifecycle(bucket_name=url.bucket, config=LifecycleConfig([*kept, _rule()]))
     except S3Error as error:
-        if error.code in _NO_LIFECYCLE or error.response.status == 501:
+        if error.code in _NOT_THERE or error.response.status == 501:
             why = "this store has no lifecycle rules"
         elif error.code == "AccessDenied":
             why = "these credentials may not set lifecycle rules"
@@ -101,6 +113,58 @@ def _set_rule(client: Minio, url: S3Url) -> tuple[str, bool]:
             False,
         )
     return f"A rule now aborts multipart uploads that are {STALE_DAYS} days old.", True
+
+
+def _set_cors(url: S3Url, origins: Sequence[str]) -> tuple[str, bool]:
+    """Our rule, beside those that are there: for parts that browsers send and downloads that they read. Gives a
+    sentence, and whether all is well. By boto3: the minio SDK has no CORS."""
+    with closing(S3Client(url)) as client:
+        present = _cors_rules(client)
+        wanted = _cors_rule(origins)
+        if any(_same(rule, wanted) for rule in present):
+            return "The rule for browsers (CORS) is there.", True
+        kept = [rule for rule in present if rule.get("ID") != CORS_ID]
+        try:
+            client.call("put_bucket_cors", CORSConfiguration={"CORSRules": [*kept, wanted]})
+        except StoreRefused as refusal:
+            if refusal.code in _NOT_THERE or refusal.status == 501:
+                # Such a store often lets everybody in; what it does is not ours to say.
+                return (
+                    "This store has no rules for browsers (CORS): see to it that it lets them PUT and read ETag, if "
+                    "uploads are to go straight to it.",
+                    True,
+                )
+            if refusal.code != "AccessDenied":
+                raise
+            return "These credentials may not set rules for browsers (CORS): all else works.", False
+    return f"Browsers may now call the store from {', '.join(origins)} (CORS).", True
+
+
+def _cors_rules(client: S3Client) -> list[Mapping[str, Any]]:
+    try:
+        return list(client.call("get_bucket_cors")["CORSRules"])
+    except StoreRefused as refusal:
+        known = refusal.code in {"NoSuchCORSConfiguration", "AccessDenied", *_NOT_THERE}
+        if known or refusal.status == 501:
+            return []
+        raise
+
+
+def _cors_rule(origins: Sequence[str]) -> Mapping[str, Any]:
+    return {
+        "ID": CORS_ID,
+        "AllowedOrigins": list(origins),
+        "AllowedMethods": ["GET", "PUT", "POST", "HEAD"],
+        "AllowedHeaders": ["*"],
+        "ExposeHeaders": ["ETag"],
+        "MaxAgeSeconds": 86400,
+    }
+
+
+def _same(rule: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whatever the order, which some stores do not keep."""
+    lists = ("AllowedOrigins", "AllowedMethods", "AllowedHeaders", "ExposeHeaders")
+    return all(set(rule.get(name, ())) == set(wanted[name]) for name in lists)
 
 
 def _rule() -> Rule:

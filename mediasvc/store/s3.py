@@ -2,20 +2,23 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 
 from mediasvc.core.errors import StartupRefused, StoreUnavailable
 from mediasvc.core.span import Span
 from mediasvc.store.budget import ByteBudget
 from mediasvc.store.digests import Digests
-from mediasvc.store.interface import BlobMissing, PresignedUrl, Stored
+from mediasvc.store.interface import Stored
 from mediasvc.store.part_memory import PartMemory
 from mediasvc.store.parts import LARGEST, MAX_BLOB_SIZE, PartPlan
-from mediasvc.store.presign import Presigner
 from mediasvc.store.s3_client import S3Client, StoreAway, StoreRefused
 from mediasvc.store.s3_download import Download
+from mediasvc.store.s3_growth import S3Growth
+from mediasvc.store.s3_kept import remove, remove_tails, tails_there
+from mediasvc.store.s3_presigned import S3Presigned
+from mediasvc.store.s3_send import Sender
 from mediasvc.store.s3_upload import Outgoing
 from mediasvc.store.slabs import in_turn
 from mediasvc.store.threads import unbroken
@@ -27,21 +30,6 @@ PROBE = "mediasvc-probe"  # a key that is no blob id
 
 _BLOB_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _WRONG_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"}
-
-
-class S3Presigned:
-    """URLs of blobs (the `Presigned` capability)."""
-
-    def __init__(self, client: S3Client) -> None:
-        url, credentials = client.url, client.credentials
-        self._inside = Presigner(client.endpoint, url.bucket, url.region, credentials)
-        self._outside = Presigner(url.public_endpoint or client.endpoint, url.bucket, url.region, credentials)
-
-    def inside(self, blob_id: str, *, seconds: int) -> PresignedUrl:
-        return self._inside.url(blob_id, seconds=seconds)
-
-    def outside(self, blob_id: str, *, seconds: int, answer: Mapping[str, str]) -> PresignedUrl:
-        return self._outside.url(blob_id, seconds=seconds, answer=answer)
 
 
 class S3Store:
@@ -57,8 +45,8 @@ class S3Store:
         self._senders = ThreadPoolExecutor(12, "s3-send")  # as many as smallest parts fit into the budget
         self._readers = ThreadPoolExecutor(16, "s3-read")
         self._hashers = ThreadPoolExecutor(8, "s3-hash")
-        self._budget = ByteBudget(IN_FLIGHT)
-        self._memory = PartMemory()
+        self._sender = Sender(self._client, self._senders, ByteBudget(IN_FLIGHT), PartMemory())
+        self.resumable = S3Growth(self._sender, self._readers, self._hashers)
         self._accepted = False  # whether the store has let us write and delete since we started
 
     async def start(self) -> None:
@@ -122,8 +110,8 @@ class S3Store:
         length: int | None = None,
     ) -> Stored:
         plan = PartPlan(length)
-        self._memory.begin()
-        outgoing = Outgoing(self._client, self._senders, self._budget, self._memory, blob_id, plan, digests)
+        self._sender.memory.begin()
+        outgoing = Outgoing(self._sender, blob_id, plan, digests)
         try:
             async with aclosing(in_turn(self._hashers, body, outgoing.absorb)) as absorbed:
                 async for full in absorbed:
@@ -135,7 +123,7 @@ class S3Store:
             await unbroken(outgoing.undo(self.discard))
             raise
         finally:
-            self._memory.end()
+            self._sender.memory.end()
         return Stored(blob_id, outgoing.size)
 
     @asynccontextmanager
@@ -154,14 +142,12 @@ class S3Store:
         return Stored(blob_id, answer["ContentLength"])
 
     async def delete(self, *blob_ids: str) -> None:
-        # One by one: DeleteObjects needs a checksum that not every store takes.
-        for blob_id in blob_ids:
-            with suppress(BlobMissing):
-                await self._client.ask("delete_object", Key=blob_id)
+        await remove(self._client, blob_ids)
 
     async def discard(self, blob_id: str) -> None:
         # First what is unfinished, then what is whole: SeaweedFS could destroy an object on a late abort.
         await self._client.abort_unfinished(blob_id)
+        await remove_tails(self._client, blob_id)
         await self.delete(blob_id)
 
     async def scan(self, prefix: str = "") -> AsyncIterator[Stored]:
@@ -172,11 +158,15 @@ class S3Store:
                     yield Stored(item["Key"], item["Size"])
 
     async def scan_unfinished(self) -> AsyncIterator[str]:
-        last = ""
+        begun: set[str] = set()
         async for key, _ in self._client.unfinished(""):
-            if key != last and _BLOB_ID.fullmatch(key):
-                last = key
+            if key not in begun and _BLOB_ID.fullmatch(key):
+                begun.add(key)
                 yield key
+        async for tail in tails_there(self._client):
+            if (blob_id := tail[:32]) not in begun:
+                begun.add(blob_id)
+                yield blob_id
 
     async def close(self) -> None:
         for pool in (self._hashers, self._senders, self._readers):

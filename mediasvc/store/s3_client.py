@@ -48,7 +48,7 @@ class GivenUp(Exception):
 
 
 class UploadGone(StoreFault):
-    """Somebody has aborted or completed the multipart upload."""
+    """Somebody has aborted or completed the multipart upload, or a part of it is not there."""
 
 
 class StoreRefused(Exception):
@@ -67,7 +67,7 @@ class StoreRefused(Exception):
         """What the door calls it."""
         if self.missing:
             return BlobMissing("there are no bytes under this blob id")
-        if self.code == "NoSuchUpload":
+        if self.code in ("NoSuchUpload", "InvalidPart"):
             return UploadGone("the store has forgotten a multipart upload; nothing was kept")
         if self.code in _FULL or self.status == 507:
             return StoreFull(f"the store has no room left ({self.code})")
@@ -168,7 +168,7 @@ class S3Client:
         """Every page of a listing. `markers`: where a page says with what the next one is asked for."""
         asked: dict[str, Any] = {}
         while True:
-            page = await self.ask(operation, **parameters, **asked)
+            page = await self.ask(operation, **(parameters | asked))
             yield page
             if not page.get("IsTruncated"):
                 return

@@ -1,7 +1,8 @@
 """A body in slabs: memory that its bytes are received into, hashed in and written from, page-aligned for the disk.
 
-A long body of known length arrives in slabs already (`web/body.py`); any other is copied into them here, in pieces
-that are still in the processor's cache. Fresh pages cost more than hashing does (measured), so slabs are reused.
+A long body of known length arrives in slabs already (`web/body.py`), in shorter ones while its client is slow; any
+other is copied into them here, in pieces that are still in the processor's cache. Fresh pages cost more than hashing
+does (measured), so slabs are reused.
 """
 
 import asyncio
@@ -49,8 +50,29 @@ def give_back(chunk: bytes | memoryview) -> None:
         _spare.append(slab)
 
 
+class UntilItBreaks:
+    """A body that ends where it breaks, so that all that came is worked on; `error` is what it broke with."""
+
+    def __init__(self, body: AsyncIterable[bytes | memoryview]) -> None:
+        self._body = aiter(body)
+        self.error: Exception | None = None
+
+    def __aiter__(self) -> "UntilItBreaks":
+        return self
+
+    async def __anext__(self) -> bytes | memoryview:
+        try:
+            return await anext(self._body)
+        except StopAsyncIteration:
+            raise
+        except Exception as error:
+            self.error = error
+            raise StopAsyncIteration from None
+
+
 async def slabs(body: AsyncIterable[bytes | memoryview]) -> AsyncGenerator[memoryview, None]:
-    """The body in whole slabs, only the last one shorter; none is empty."""
+    """The body in whole slabs; only the last one is shorter, and what arrives in a slab stays as it is. None is
+    empty."""
     slab, filled = None, 0
     async for chunk in body:
         if slab is None and slab_of(chunk) is not None:

@@ -14,8 +14,13 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from mediasvc.store.slabs import SLAB, take
 
-AHEAD = 2  # full slabs that wait for the application; then the socket is not read
+AHEAD = (
+    1  # full slabs that wait for the application; then the socket is not read. What waits is lost in a crash
+)
 REFUSED = 64 * 1024  # bytes read at once of a body that is answered already
+MANY = 8  # long bodies at once; with more of them each is handed over in pieces of `SHARE`, or memory would follow them
+SHARE = 256 * 1024
+PATIENCE = 0.25  # seconds that what is in a slab waits for the rest, while the application waits for it
 
 
 class Connection(Protocol):
@@ -23,6 +28,7 @@ class Connection(Protocol):
 
     cycle: RequestResponseCycle
     flow: FlowControl
+    loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
 
     def heard(self) -> None:
@@ -38,16 +44,25 @@ class Connection(Protocol):
 
 
 class LongBody(asyncio.BufferedProtocol):
-    """Takes the place of the connection's protocol until the last byte of the body is there."""
+    """Takes the place of the connection's protocol until the last byte of the body is there.
+
+    It has a slab only while there is something in it: who sends nothing costs nothing.
+    """
+
+    _at_once = 0  # of all connections
 
     def __init__(self, connection: Connection, length: int) -> None:
         self._connection = connection
         self._cycle = connection.cycle
         self._left = length
-        self._slab: mmap.mmap = take()
+        self._slab: mmap.mmap | None = None
+        self._room = SLAB  # less after a shorter slab: then the body is in step with the disk again
         self._filled = 0
-        self._ahead = 1  # a body that may yet be refused is not read further
+        self._waiting = False  # for the body, in `receive`
+        self._hurry: asyncio.TimerHandle | None = None
         self._ready: deque[memoryview] = deque()
+        self._counted = True
+        LongBody._at_once += 1
         connection.flow.pause_reading()  # until somebody asks for the body
 
     def feed(self, data: bytes) -> None:
@@ -60,41 +75,80 @@ class LongBody(asyncio.BufferedProtocol):
             data = data[taken:]
 
     def get_buffer(self, sizehint: int) -> memoryview:
+        if self._slab is None:
+            self._slab = take()
         most = REFUSED if self._cycle.response_started else SLAB
-        return memoryview(self._slab)[
-            self._filled : min(SLAB, self._filled + self._left, self._filled + most)
-        ]
+        # Never empty: when many others came meanwhile, a slab may have more in it than its share is now.
+        room = self._lacks or min(REFUSED, self._room - self._filled)
+        return memoryview(self._slab)[self._filled : self._filled + min(self._left, room, most)]
+
+    @property
+    def _lacks(self) -> int:
+        """Bytes until what is in the slab is handed over."""
+        room = self._room if LongBody._at_once <= MANY else min(self._room, SHARE)
+        return max(0, room - self._filled)
+
+    def _no_more(self) -> None:
+        if self._counted:
+            self._counted = False
+            LongBody._at_once -= 1
 
     def buffer_updated(self, nbytes: int) -> None:
         self._connection.heard()
         self._filled += nbytes
         self._left -= nbytes
         cycle = self._cycle
-        if self._left and self._filled < SLAB and not cycle.response_started:
+        if self._left and self._lacks and not cycle.response_started:
+            if self._waiting and self._hurry is None:
+                self._be_patient()
             return
-        if not cycle.response_complete:
-            self._ready.append(memoryview(self._slab)[: self._filled])
-            self._slab = take()
-            cycle.message_event.set()
-        self._filled = 0
+        self._hand_over()
         if not self._left:
+            self._no_more()
             self._connection.long_body_ended()
-        elif len(self._ready) >= self._ahead or cycle.response_started:
+        elif len(self._ready) >= AHEAD or cycle.response_started:
             self._connection.flow.pause_reading()
 
+    def _hand_over(self) -> None:
+        """What is in the slab; the body goes on in a new one."""
+        if self._hurry is not None:
+            self._hurry.cancel()
+            self._hurry = None
+        cycle = self._cycle
+        if not cycle.response_complete and self._slab is not None:
+            self._ready.append(memoryview(self._slab)[: self._filled])
+            self._slab = None
+            cycle.message_event.set()
+        self._room = self._room - self._filled or SLAB
+        self._filled = 0
+
+    def _be_patient(self) -> None:
+        self._hurry = self._connection.loop.call_later(PATIENCE, self._hurry_up)
+
+    def _hurry_up(self) -> None:
+        self._hurry = None
+        if self._waiting and self._filled:
+            self._hand_over()
+
     async def receive(self) -> dict[str, Any]:
-        """As in ASGI, but `body` is a slab, whole unless it is the last; whoever has it may give it back."""
+        """As in ASGI, but `body` is a slab, whole unless it is the last or the client is slow; whoever has it may
+        give it back. All that came is handed over before the word that the client is gone."""
         cycle, flow = self._cycle, self._connection.flow
         if cycle.waiting_for_100_continue and not self._connection.transport.is_closing():
             self._connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             cycle.waiting_for_100_continue = False
         flow.resume_reading()
-        while not (self._ready or cycle.disconnected or cycle.response_complete):
-            await cycle.message_event.wait()
-            cycle.message_event.clear()
-        if cycle.disconnected or cycle.response_complete:
+        if self._filled and not self._ready and self._hurry is None:
+            self._be_patient()
+        self._waiting = True
+        try:
+            while not (self._ready or cycle.disconnected or cycle.response_complete):
+                await cycle.message_event.wait()
+                cycle.message_event.clear()
+        finally:
+            self._waiting = False
+        if cycle.response_complete or not self._ready:
             return {"type": "http.disconnect"}
-        self._ahead = min(AHEAD, self._ahead + 1)
         return {
             "type": "http.request",
             "body": self._ready.popleft(),
@@ -105,6 +159,9 @@ class LongBody(asyncio.BufferedProtocol):
         self._connection.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._no_more()
+        if self._filled:
+            self._hand_over()
         self._connection.connection_lost(exc)
 
     def pause_writing(self) -> None:

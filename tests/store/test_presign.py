@@ -16,6 +16,8 @@ from botocore.config import Config
 from mediasvc.core.errors import StoreFault, StoreUnavailable
 from mediasvc.store.credentials import FRESH_SECONDS, Credentials, CurrentCredentials
 from mediasvc.store.presign import Presigner
+from mediasvc.store.provision import CORS_ID, init
+from mediasvc.store.url import parse_s3_url
 from tests.ceph import Ceph
 
 NAMES = [
@@ -202,3 +204,84 @@ def test_without_credentials_there_is_no_url(found: Any, error: type[Exception])
         presigner = Presigner("http://store:9000", "s", "eu-1", CurrentCredentials(found, threads))
         with pytest.raises(error):
             presigner.url("x", seconds=60)
+
+
+@pytest.mark.parametrize("length", [None, 0, 8 << 20], ids=["any size", "empty", "8 MiB"])
+@pytest.mark.parametrize("credentials", [KEYS, TEMPORARY], ids=["keys", "temporary keys"])
+@pytest.mark.parametrize(("endpoint", "region"), ENDPOINTS.values(), ids=ENDPOINTS)
+def test_a_url_for_a_part_is_the_one_that_boto3_makes(
+    endpoint: str | None, region: str, credentials: Credentials, length: int | None
+) -> None:
+    client = sdk(endpoint, region, credentials)
+    size = {} if length is None else {"ContentLength": length}
+    for upload_id in ("2~abc-_.DEF", "a+b/c=", "ü"):
+        wanted = {"Bucket": "media-store", "Key": "a b", "UploadId": upload_id, "PartNumber": 7, **size}
+        theirs = client.generate_presigned_url("upload_part", Params=wanted, ExpiresIn=300)
+        date = time.strptime(parse_qs(urlsplit(theirs).query)["X-Amz-Date"][0], "%Y%m%dT%H%M%SZ")
+        presigner = Presigner(
+            client.meta.endpoint_url,
+            "media-store",
+            region,
+            lambda: credentials,
+            clock=lambda date=date: calendar.timegm(date) + 0.5,  # type: ignore[misc]
+        )
+        ours = str(presigner.part("a b", upload_id, 7, seconds=300, length=length))
+        assert parse_qs(urlsplit(ours).query) == parse_qs(urlsplit(theirs).query)
+        assert urlsplit(ours).path == urlsplit(theirs).path
+    client.close()
+
+
+def test_the_gateway_takes_a_part_of_the_signed_size_and_no_other(ceph: Ceph) -> None:
+    bucket, client = ceph.new_bucket(), ceph.client()
+    upload_id = client.create_multipart_upload(Bucket=bucket, Key="x")["UploadId"]
+    credentials = Credentials(ceph.access_key, ceph.secret_key)
+    presigner = Presigner(ceph.endpoint, bucket, ceph.region, lambda: credentials)
+    url = str(presigner.part("x", upload_id, 1, seconds=60, length=10))
+    for body in (b"012345678", b"0123456789a", b""):
+        assert httpx.put(url, content=body).status_code == 403
+    assert httpx.put(url, content=iter([b"0123456789"])).status_code in (403, 411)
+    assert httpx.put(url.replace("partNumber=1", "partNumber=2"), content=b"0123456789").status_code == 403
+    assert "Parts" not in client.list_parts(Bucket=bucket, Key="x", UploadId=upload_id)
+    sent = httpx.put(url, content=b"0123456789", headers={"Content-Type": "text/plain"})
+    assert sent.status_code == 200
+    assert sent.headers["ETag"]
+    free = str(presigner.part("x", upload_id, 2, seconds=60))
+    assert httpx.put(free, content=b"whatever").status_code == 200
+    parts = client.list_parts(Bucket=bucket, Key="x", UploadId=upload_id)["Parts"]
+    assert [part["Size"] for part in parts] == [10, 8]
+    client.close()
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_init_lets_browsers_send_parts_and_keeps_other_rules(
+    ceph: Ceph, monkeypatch: pytest.MonkeyPatch, tls: bool
+) -> None:
+    for name, value in ceph.environment("unused", tls=tls).items():
+        monkeypatch.setenv(name, value)
+    bucket, client = ceph.new_bucket(), ceph.client()
+    other = {"ID": "other", "AllowedOrigins": ["https://other.example"], "AllowedMethods": ["DELETE"]}
+    client.put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": [other]})
+    url = parse_s3_url(ceph.store_url(bucket, tls=tls))
+
+    def preflight(origin: str, method: str = "PUT") -> httpx.Response:
+        asked = {"Origin": origin, "Access-Control-Request-Method": method}
+        return httpx.options(f"{ceph.endpoint}/{bucket}/x", headers=asked)
+
+    assert "may now call" in init(url, ["https://a.example", "https://b.example"]).lines[2]
+    assert "is there" in init(url, ["https://b.example", "https://a.example"]).lines[2]
+    assert preflight("https://a.example").headers["Access-Control-Allow-Origin"] == "https://a.example"
+    assert preflight("https://other.example", "DELETE").status_code == 200
+    assert "Access-Control-Allow-Origin" not in preflight("https://c.example").headers
+    assert "may now call" in init(url).lines[2]
+    rules = client.get_bucket_cors(Bucket=bucket)["CORSRules"]
+    assert {rule["ID"] for rule in rules} == {"other", CORS_ID}
+    upload_id = client.create_multipart_upload(Bucket=bucket, Key="x")["UploadId"]
+    credentials = Credentials(ceph.access_key, ceph.secret_key)
+    part = Presigner(ceph.endpoint, bucket, ceph.region, lambda: credentials).part(
+        "x", upload_id, 1, seconds=60
+    )
+    assert preflight("https://c.example").headers["Access-Control-Allow-Origin"] in ("*", "https://c.example")
+    sent = httpx.put(str(part), content=b"x", headers={"Origin": "https://c.example"})
+    assert sent.headers["Access-Control-Allow-Origin"] in ("*", "https://c.example")
+    assert "etag" in sent.headers["Access-Control-Expose-Headers"].lower()
+    client.close()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mediasvc.core.errors import StartupRefused, StoreUnavailable, TooLarge
+from mediasvc.core.errors import StartupRefused, StoreFault, StoreUnavailable, TooLarge
 from mediasvc.core.ids import new_blob_id
 from mediasvc.store import s3_upload
 from mediasvc.store.digests import Digests
@@ -247,7 +247,7 @@ def test_a_blob_that_the_store_lost_behind_its_acknowledgement_is_no_success(
 
     async def story(store: S3Store) -> None:
         monkeypatch.setattr(S3Client, "call", forgetful)
-        with pytest.raises(s3_upload.StoreFault):
+        with pytest.raises(StoreFault):
             await store.put(new_blob_id(), body(20 * MIB), Digests())
         assert ceph.unfinished(bucket) == ceph.keys_of(bucket) == []
 
