@@ -1,221 +1,30 @@
 """The door to what we know: `Catalogue` for reading, `Transaction` for everything that changes.
 
-Reads never show what has expired or was deleted. `Transaction` methods that change something raise
-`Gone` when what they were told to change is no longer as the caller saw it; leaving the transaction by any
-exception rolls all of it back. Both may raise CatalogueUnavailable.
+Reads never show what has expired or was deleted, unless they say so. `Transaction` methods that change something
+raise `Gone` when what they were told to change is no longer as the caller saw it; leaving the transaction by any
+exception rolls all of it back. Both may raise CatalogueUnavailable. Other rooms see only this module.
 """
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
+from mediasvc.catalogue.changes import Transaction as Transaction
+from mediasvc.catalogue.values import AssetPage as AssetPage
+from mediasvc.catalogue.values import AssetQuery as AssetQuery
+from mediasvc.catalogue.values import BlobRecord as BlobRecord
+from mediasvc.catalogue.values import Gone as Gone
+from mediasvc.catalogue.values import Intent as Intent
+from mediasvc.catalogue.values import Original as Original
+from mediasvc.catalogue.values import Source as Source
 from mediasvc.core.access import Key
 from mediasvc.core.archive import Archive, Member
-from mediasvc.core.asset import Asset, Blob, Rendition, State
-from mediasvc.core.bucket import Bucket, Usage
+from mediasvc.core.asset import Asset
+from mediasvc.core.bucket import Bucket
 from mediasvc.core.link import Link
 from mediasvc.core.span import Span
-from mediasvc.core.tally import Tally
-from mediasvc.core.task import NewTask, Task
-
-
-class Gone(Exception):
-    """The row a statement was to change is not there any more, or not as expected."""
-
-
-@dataclass(frozen=True, slots=True)
-class Intent:
-    """Recorded before a blob is written, so that a crash leaves nothing unknown.
-
-    `run` is the start of the server that writes it. `bucket` and `reserved_*` hold room in a bucket's quota
-    until the intent is closed.
-    """
-
-    blob_id: str
-    run: str
-    bucket: str | None = None
-    reserved_bytes: int = 0
-    reserved_assets: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What a download needs to know, read in one go: the bytes and the asset they belong to."""
-
-    asset_id: str
-    bucket: str
-    key: str
-    name: str
-    public: bool
-    version: int
-    modified_at: int
-    blob_id: str
-    size: int
-    sha256: str
-    media_type: str
-    expires_at: float | None = None
-    cors_origins: Sequence[str] = ()  # these two are the bucket's
-    download_rate: int | None = None
-    link_epoch: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Original:
-    """What an archive needs to know of an asset; `public` is its bucket's."""
-
-    asset_id: str
-    bucket: str
-    key: str
-    name: str
-    public: bool
-    modified_at: int
-    expires_at: float | None
-    blob_id: str
-    size: int
-    crc32: int
-
-
-@dataclass(frozen=True, slots=True)
-class AssetQuery:
-    """Which assets to list: within one bucket, in order of key.
-
-    `key_prefix` is what the caller may see at most; `prefix` is what was asked for. With `delimiter`, keys
-    that have it after the prefix are folded into `prefixes`, as S3 does. `after` is the position of the last
-    page (opaque to callers: `AssetPage.next_after`).
-    """
-
-    bucket: str
-    prefix: str = ""
-    key_prefix: str = ""
-    delimiter: str | None = None
-    tag: str | None = None
-    media_type: str | None = None  # exact, or `image/*`
-    limit: int = 100
-    after: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AssetPage:
-    assets: Sequence[Asset]
-    prefixes: Sequence[str] = ()
-    next_after: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class BlobRecord:
-    """A blob as the catalogue has it, for `fsck`, `sweep` and `purge`. `preset` is "" for an original."""
-
-    blob: Blob
-    asset_id: str
-    preset: str
-    doomed: bool
-
-
-class Transaction(Protocol):
-    """All of it happens, or none. Keep it short: writers wait for one another."""
-
-    async def open_intent(self, intent: Intent) -> None:
-        """Record that a blob is about to be written."""
-
-    async def close_intent(self, blob_id: str) -> None:
-        """Delete the intent, open and not condemned: exactly one row, else Gone."""
-
-    async def condemn_intent(self, blob_id: str) -> None:
-        """Mark the intent, so that nobody can close it any more; Gone where there is none. May be repeated."""
-
-    async def drop_intent(self, blob_id: str) -> None:
-        """Delete an intent, condemned or not, once its bytes are gone. None there: no error."""
-
-    async def bucket(self, name: str) -> Bucket | None: ...
-    async def usage(self, bucket: str) -> Usage:
-        """Bytes and assets held (what has expired counts until it is swept), and reserved by open intents."""
-
-    async def add_bucket(self, bucket: Bucket) -> None:
-        """Raises Conflict where the name is taken."""
-
-    async def save_bucket(self, bucket: Bucket) -> None:
-        """Replace the policy of an existing bucket. Raises Gone."""
-
-    async def delete_bucket(self, name: str) -> None:
-        """Raises Conflict while it holds assets or uploads under way, Gone where there is none."""
-
-    async def asset(self, asset_id: str) -> Asset | None:
-        """The asset, expired or not."""
-
-    async def asset_at(self, bucket: str, key: str) -> Asset | None:
-        """The asset under this key, expired or not."""
-
-    async def add_asset(self, asset: Asset) -> None:
-        """Insert the asset and its original's blob row. Raises Conflict where the key is taken, Gone where
-        the bucket is no more."""
-
-    async def replace_asset(self, asset: Asset) -> None:
-        """Give an asset its next version: `asset.version` is one more than the row's, else Gone.
-
-        The blobs of the version before are doomed (renditions too), its waiting tasks cancelled.
-        """
-
-    async def save_asset(self, asset: Asset) -> None:
-        """Write name, tags, metadata and expires_at of an asset (`PATCH`). Raises Gone."""
-
-    async def save_findings(
-        self,
-        asset_id: str,
-        version: int,
-        *,
-        state: State,
-        facts: Mapping[str, Any],
-        placeholder: Mapping[str, str] | None,
-        renditions: Sequence[Rendition],
-    ) -> None:
-        """What a deriver found out about this version. Raises Gone where the version is not current any more."""
-
-    async def delete_asset(self, asset_id: str) -> None:
-        """Gone from every answer at once: the row goes, its tasks are cancelled and dropped, its blobs are
-        doomed and a `purge` task is queued for them. Raises Gone."""
-
-    async def doom_blob(self, blob_id: str) -> None: ...
-    async def forget_blobs(self, blob_ids: Sequence[str]) -> None:
-        """Delete the rows of doomed blobs whose bytes are gone."""
-
-    async def set_asset_state(self, asset_id: str, state: State) -> None: ...
-
-    async def enqueue(self, task: NewTask) -> str:
-        """Queue work in the same transaction as what makes it necessary; gives the task's id."""
-
-    async def add_link(self, link: Link) -> None:
-        """Raises Gone where the asset is no more."""
-
-    async def begin_download(self, link_id: str) -> None:
-        """Count one download against the link's `max_downloads`. Raises Gone where it is used up, over or revoked."""
-
-    async def drop_links(self, link_ids: Sequence[str]) -> int:
-        """Delete links; gives how many there were."""
-
-    async def end_links(self, asset_id: str) -> None:
-        """End every link to the asset, with a row or without (`link_epoch` rises), and every archive that holds
-        it. Raises Gone."""
-
-    async def count_downloads(self, assets: Mapping[str, Tally], links: Mapping[str, Tally]) -> int:
-        """Add to the counters of assets and links, by id; gives how many of them are not there any more."""
-
-    async def add_archive(self, archive: Archive) -> None:
-        """Begin to make one. It ends by itself with the first of its assets that is deleted or replaced, and
-        lives no longer than any of them."""
-
-    async def add_members(self, archive_id: str, members: Sequence[Member]) -> None:
-        """Some of its entries. Raises Gone where an asset is not as it was, or ends before the archive."""
-
-    async def finish_archive(self, archive_id: str) -> None:
-        """All entries are there: it may be read. Raises Gone where it ended meanwhile."""
-
-    async def drop_archive(self, archive_id: str, limit: int) -> bool:
-        """Delete at most `limit` entries of an archive that is over; True once all of it is gone."""
-
-    async def add_key(self, key: Key) -> None: ...
-    async def revoke_key(self, key_id: str, now: float) -> None:
-        """Raises Gone where there is no such live key."""
+from mediasvc.core.task import Task
+from mediasvc.core.upload import Upload, UploadToken
 
 
 class Outbox(Protocol):
@@ -316,6 +125,32 @@ class Catalogue(Protocol):
 
     async def stale_archives(self, now: float, limit: int) -> Sequence[str]:
         """Ids of archives that ended, that were over a day ago, or that nobody is making any more."""
+
+    async def upload(self, upload_id: str) -> Upload | None:
+        """The upload in whatever state, and until it is swept also after its time."""
+
+    async def uploads(
+        self, owner: str | None, after: str | None = None, limit: int = 1000
+    ) -> Sequence[Upload]:
+        """The owner's (None: everybody's), in whatever state, oldest first, which is in order of id."""
+
+    async def completing_uploads(self, after: str | None = None, limit: int = 1000) -> Sequence[Upload]:
+        """Those that are `completing`, in order of id."""
+
+    async def promised(self, asset_id: str) -> Upload | None:
+        """The newest upload that will become this asset: completing, or open and not over."""
+
+    async def upload_of_blob(self, blob_id: str) -> Upload | None:
+        """The upload, open or completing, whose bytes rest under this id."""
+
+    async def stale_uploads(self, now: float, limit: int) -> Sequence[str]:
+        """Ids of uploads, in whatever state, whose time is over and that are still here."""
+
+    async def upload_token_by_secret(self, secret_sha256: str) -> UploadToken | None:
+        """A token that has not expired, used up or not."""
+
+    async def upload_tokens_over(self, now: float, limit: int) -> Sequence[str]:
+        """Ids of tokens whose time is over and that are still here."""
 
     async def tasks_of(self, asset_id: str) -> Sequence[Task]:
         """The asset's timeline, oldest first."""

@@ -63,6 +63,8 @@ async def list_assets(reader: Reader, query: AssetQuery, now: float) -> AssetPag
     prefix = max(query.prefix, query.key_prefix, key=len)
     if query.limit < 1 or not (prefix.startswith(query.prefix) and prefix.startswith(query.key_prefix)):
         return AssetPage(())
+    if query.newest_first:
+        return await _newest(reader, query, prefix, now)
     entries: list[tuple[str, str | None]] = []
     async for entry in _entries(reader, query, prefix, now):
         entries.append(entry)
@@ -72,6 +74,17 @@ async def list_assets(reader: Reader, query: AssetQuery, now: float) -> AssetPag
     assets = await _load(reader, [asset_id for _, asset_id in page if asset_id is not None], now)
     folders = [name for name, asset_id in page if asset_id is None]
     return AssetPage(assets, folders, page[-1][0] if len(entries) > query.limit else None)
+
+
+async def _newest(reader: Reader, query: AssetQuery, prefix: str, now: float) -> AssetPage:
+    """Ids begin with the time at which they were made."""
+    found = _matching(query, prefix).params(now=now).order_by(None).order_by(asset.c.id.desc())
+    if query.after is not None:
+        found = found.where(asset.c.id < query.after)
+    ids = [row.id for row in await reader.rows(found.limit(query.limit + 1))]
+    page = ids[: query.limit]
+    assets = sorted(await _load(reader, page, now), key=lambda one: one.id, reverse=True)
+    return AssetPage(assets, next_after=page[-1] if len(ids) > query.limit else None)
 
 
 async def _entries(

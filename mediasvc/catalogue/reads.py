@@ -10,12 +10,13 @@ from mediasvc.catalogue.interface import AssetPage, AssetQuery, BlobRecord, Inte
 from mediasvc.catalogue.listing import list_assets
 from mediasvc.catalogue.statements import Reader, live
 from mediasvc.catalogue.tables import asset, blob, bucket, doomed, intent, key, link, task
+from mediasvc.catalogue.uploads import UploadReads
 from mediasvc.core.access import Key
 from mediasvc.core.bucket import Bucket
 from mediasvc.core.link import Link
 
 
-class CoreReads(ArchiveReads):
+class CoreReads(ArchiveReads, UploadReads):
     """The part of `catalogue.interface.Catalogue` that reads many rows."""
 
     def __init__(self, reader: Reader, clock: Callable[[], float]) -> None:

@@ -34,13 +34,23 @@ from mediasvc.catalogue.sqlite_connections import (
 from mediasvc.catalogue.statements import Writer
 from mediasvc.catalogue.tables import bucket
 from mediasvc.catalogue.transaction import CoreTransaction
+from mediasvc.catalogue.uploads import (
+    PROMISED,
+    UPLOAD,
+    UPLOAD_OF_BLOB,
+    UPLOAD_TOKEN_BY_SECRET,
+    upload_of,
+    upload_token_of,
+)
 from mediasvc.core.access import Key
 from mediasvc.core.archive import Archive
 from mediasvc.core.asset import Asset
 from mediasvc.core.bucket import Bucket
 from mediasvc.core.errors import CatalogueUnavailable, StoreFault, StoreFull
+from mediasvc.core.event import Event
 from mediasvc.core.link import Link
 from mediasvc.core.task import Task
+from mediasvc.core.upload import Upload, UploadToken
 
 _KEY_BY_SECRET = Prepared(statements.KEY_BY_SECRET)
 _KEY = Prepared(statements.KEY)
@@ -54,14 +64,25 @@ _TASKS_OF = Prepared(statements.TASKS_OF)
 _LINK = Prepared(statements.LINK)
 _BLOB = Prepared(statements.BLOB)
 _ARCHIVE = Prepared(ARCHIVE)
+_UPLOAD = Prepared(UPLOAD)
+_UPLOAD_OF_BLOB = Prepared(UPLOAD_OF_BLOB)
+_PROMISED = Prepared(PROMISED)
+_UPLOAD_TOKEN_BY_SECRET = Prepared(UPLOAD_TOKEN_BY_SECRET)
 _CHECK_WITHIN = 5.0  # seconds
 
 
 class SqliteCatalogue(CoreReads):
     """Implements `catalogue.interface.Catalogue`. Several processes may have the file open at once."""
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        announce: Callable[[Sequence[Event]], None] = lambda events: None,
+    ) -> None:
         self._path = path
+        self._announce = announce
         self._readers = SqliteReader(path)
         super().__init__(self._readers, clock)
         self._outbox = CoreOutbox(self._begin, self._readers, clock)
@@ -101,7 +122,9 @@ class SqliteCatalogue(CoreReads):
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[CoreTransaction]:
         async with self._begin() as writer:
-            yield CoreTransaction(writer, self._clock)
+            transaction = CoreTransaction(writer, self._clock)
+            yield transaction
+        self._announce(transaction.events)
 
     @asynccontextmanager
     async def _begin(self) -> AsyncIterator[Writer]:
@@ -215,6 +238,23 @@ class SqliteCatalogue(CoreReads):
     async def archive(self, archive_id: str) -> Archive | None:
         found: Archive | None = self._recall(_ARCHIVE, archive_of, archive_id=archive_id)
         return found
+
+    # Not from memory: an offset that another process has moved on is asked for at once, and changes too often.
+    async def upload(self, upload_id: str) -> Upload | None:
+        found = self._ask(_UPLOAD, upload_id=upload_id)
+        return upload_of(found[0]) if found else None
+
+    async def upload_of_blob(self, blob_id: str) -> Upload | None:
+        found = self._ask(_UPLOAD_OF_BLOB, blob_id=blob_id)
+        return upload_of(found[0]) if found else None
+
+    async def promised(self, asset_id: str) -> Upload | None:
+        found = self._ask(_PROMISED, asset_id=asset_id, now=self._clock())
+        return upload_of(found[0]) if found else None
+
+    async def upload_token_by_secret(self, secret_sha256: str) -> UploadToken | None:
+        found = self._ask(_UPLOAD_TOKEN_BY_SECRET, secret_sha256=secret_sha256, now=self._clock())
+        return upload_token_of(found[0]) if found else None
 
     async def tasks_of(self, asset_id: str) -> Sequence[Task]:
         return [rows.task_of(row) for row in self._ask(_TASKS_OF, asset_id=asset_id)]

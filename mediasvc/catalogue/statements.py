@@ -5,7 +5,18 @@ from typing import Any, Protocol
 
 import sqlalchemy as sa
 
-from mediasvc.catalogue.tables import asset, blob, bucket, intent, key, link, living, task
+from mediasvc.catalogue.tables import (
+    asset,
+    blob,
+    bucket,
+    intent,
+    key,
+    link,
+    living,
+    task,
+    under_way,
+    upload,
+)
 
 
 class Reader(Protocol):
@@ -107,16 +118,24 @@ TASKS_OF = (
 )
 LINK = sa.select(link).where(link.c.id == sa.bindparam("link_id"))
 BLOB = sa.select(blob).where(blob.c.id == sa.bindparam("blob_id"))
+
+
+def _sum(amount: sa.ColumnElement[Any], *within: sa.ColumnElement[bool]) -> sa.ScalarSelect[Any]:
+    return (
+        sa.select(sa.func.coalesce(sa.func.sum(amount), 0)).where(*within).correlate(bucket).scalar_subquery()
+    )
+
+
+_intended = (intent.c.bucket == bucket.c.name, intent.c.condemned == sa.false())
+_uploading = (upload.c.bucket == bucket.c.name, under_way)
+_replacing = sa.exists(sa.select(asset.c.id).where(asset.c.id == upload.c.asset_id))
+_expected = sa.func.coalesce(upload.c.length, upload.c.offset)
 USAGE = sa.select(
     bucket.c.used_bytes,
     bucket.c.used_assets,
-    *(
-        sa.select(sa.func.coalesce(sa.func.sum(column), 0))
-        .where(intent.c.bucket == bucket.c.name, intent.c.condemned == sa.false())
-        .correlate(bucket)
-        .scalar_subquery()
-        .label(column.name)
-        for column in (intent.c.reserved_bytes, intent.c.reserved_assets)
+    (_sum(intent.c.reserved_bytes, *_intended) + _sum(_expected, *_uploading)).label("reserved_bytes"),
+    (_sum(intent.c.reserved_assets, *_intended) + _sum(sa.case((_replacing, 0), else_=1), *_uploading)).label(
+        "reserved_assets"
     ),
 ).where(bucket.c.name == sa.bindparam("name"))
 

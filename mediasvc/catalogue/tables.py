@@ -58,6 +58,7 @@ asset = sa.Table(
     sa.Column("downloads", Size, nullable=False, server_default="0"),
     sa.Column("downloaded_bytes", Size, nullable=False, server_default="0"),
     sa.UniqueConstraint("bucket", "key"),
+    sa.Index(None, "bucket", "id"),  # the newest first
 )
 
 blob = sa.Table(
@@ -179,4 +180,55 @@ intent = sa.Table(
     sa.Column("reserved_bytes", Size, nullable=False),
     sa.Column("reserved_assets", Size, nullable=False),
     sa.Column("condemned", sa.Boolean, nullable=False, default=False),
+)
+
+# The columns are the fields of the value, in their order.
+upload = sa.Table(
+    "upload",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("created_at", Time, nullable=False),
+    sa.Column("expires_at", Time, nullable=False, index=True),
+    sa.Column("blob_id", sa.Text, nullable=False, unique=True),
+    sa.Column("asset_id", sa.Text, nullable=False, index=True),
+    sa.Column("bucket", Name, nullable=False),  # "" for a partial
+    sa.Column("key", Name, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("wanted", Json, nullable=False),
+    sa.Column("said", sa.Text, nullable=False),
+    sa.Column("concat", sa.Text, nullable=False),
+    sa.Column("parts", Json, nullable=False),
+    sa.Column("length", Size),
+    sa.Column("limit", Size),
+    sa.Column("limit_source", sa.Text, nullable=False),
+    sa.Column("offset", Size, nullable=False),
+    sa.Column("notes", Json, nullable=False),
+    sa.Column("unverified", sa.Boolean, nullable=False),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("run", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("created", sa.Boolean, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Index(None, "owner", "state"),
+    sa.Index(None, "bucket", "state"),
+    sa.Index(None, "state", "id"),
+)
+# Not ended. Written out, so that a statement can be compiled before it is asked.
+under_way = upload.c.state.in_([sa.literal_column("'open'"), sa.literal_column("'completing'")])
+
+upload_token = sa.Table(
+    "upload_token",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("secret_sha256", sa.Text, nullable=False, unique=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("bucket", Name, nullable=False),
+    sa.Column("prefix", Name, nullable=False),
+    sa.Column("created_at", Time, nullable=False),
+    sa.Column("expires_at", Time, nullable=False, index=True),
+    sa.Column("max_size", Size),
+    sa.Column("max_count", Size),
+    sa.Column("allowed_types", Json, nullable=False),
+    sa.Column("used", Size, nullable=False),
 )

@@ -12,22 +12,25 @@ from mediasvc.catalogue.archives import ArchiveWrites
 from mediasvc.catalogue.interface import Gone, Intent
 from mediasvc.catalogue.statements import Writer
 from mediasvc.catalogue.tables import asset, blob, bucket, intent, key, link, living, task
+from mediasvc.catalogue.uploads import UploadWrites
 from mediasvc.core.access import Key
 from mediasvc.core.asset import Asset, Rendition, State
 from mediasvc.core.bucket import Bucket, Usage
 from mediasvc.core.errors import Conflict
+from mediasvc.core.event import Event
 from mediasvc.core.ids import new_task_id
 from mediasvc.core.link import Link
 from mediasvc.core.tally import Tally
 from mediasvc.core.task import NewTask
 
 
-class CoreTransaction(ArchiveWrites):
+class CoreTransaction(ArchiveWrites, UploadWrites):
     """Implements `catalogue.interface.Transaction` over a transaction under way."""
 
     def __init__(self, writer: Writer, clock: Callable[[], float]) -> None:
         self._writer = writer
         self._clock = clock
+        self.events: list[Event] = []  # what happened, if this is committed
 
     async def open_intent(self, new: Intent) -> None:
         if new.bucket is not None and await self.bucket(new.bucket) is None:
@@ -83,11 +86,13 @@ class CoreTransaction(ArchiveWrites):
         )
         if await self._writer.rows(held):
             raise Conflict(f"bucket {name} holds assets; delete them first")
-        if await self._writer.rows(under_way.limit(1)):
+        if await self._writer.rows(under_way.limit(1)) or await self._uploading_into(name):
             raise Conflict(f"bucket {name} has uploads under way; wait for them to end")
         # What has expired nobody can see any more, so it does not stand in the way.
         for row in await self._writer.rows(sa.select(asset.c.id).where(asset.c.bucket == name)):
             await self.delete_asset(row.id)
+        # A bucket made anew under this name is not what they were made for.
+        await self._drop_tokens_of(name)
         await self._exactly_one(sa.delete(bucket).where(bucket.c.name == name), f"bucket {name}")
 
     async def asset(self, asset_id: str) -> Asset | None:
@@ -107,6 +112,7 @@ class CoreTransaction(ArchiveWrites):
         }
         await self._insert(asset, values, f"{new.bucket} already has {new.key!r}")
         await self._insert(blob, rows.original_columns(new), f"blob {new.blob.id} is already known")
+        self.events.append(Event(new.id, new.bucket, new.key))
 
     async def replace_asset(self, new: Asset) -> None:
         await self._exactly_one(
@@ -127,9 +133,10 @@ class CoreTransaction(ArchiveWrites):
             .values(state="cancelled", finished_at=self._clock(), detail="the asset was replaced")
         )
         await self.enqueue(NewTask("purge", new.id))
+        self.events.append(Event(new.id, new.bucket, new.key))
 
     async def save_asset(self, changed: Asset) -> None:
-        await self._exactly_one(
+        await self._change_asset(
             sa.update(asset).where(asset.c.id == changed.id).values(**rows.described(changed)),
             f"asset {changed.id}",
         )
@@ -146,7 +153,7 @@ class CoreTransaction(ArchiveWrites):
         placeholder: Mapping[str, str] | None,
         renditions: Sequence[Rendition],
     ) -> None:
-        await self._exactly_one(
+        await self._change_asset(
             sa.update(asset)
             .where(asset.c.id == asset_id, asset.c.version == version)
             .values(
@@ -167,7 +174,7 @@ class CoreTransaction(ArchiveWrites):
             await self._insert(blob, columns, f"blob {rendition.blob.id} is already known")
 
     async def delete_asset(self, asset_id: str) -> None:
-        going = sa.delete(asset).where(asset.c.id == asset_id).returning(asset.c.bucket)
+        going = sa.delete(asset).where(asset.c.id == asset_id).returning(asset.c.bucket, asset.c.key)
         gone = await self._writer.rows(going)
         if not gone:
             raise Gone(f"asset {asset_id} is gone")
@@ -175,6 +182,7 @@ class CoreTransaction(ArchiveWrites):
         await self._writer.change(sa.delete(task).where(task.c.asset_id == asset_id))
         await self._writer.change(sa.delete(link).where(link.c.asset_id == asset_id))
         await self.enqueue(NewTask("purge", asset_id))
+        self.events.append(Event(asset_id, gone[0].bucket, gone[0].key, deleted=True))
 
     async def doom_blob(self, blob_id: str) -> None:
         await self._exactly_one(
@@ -185,7 +193,7 @@ class CoreTransaction(ArchiveWrites):
         await self._writer.change(sa.delete(blob).where(blob.c.id.in_(blob_ids), ~living))
 
     async def set_asset_state(self, asset_id: str, state: State) -> None:
-        await self._exactly_one(
+        await self._change_asset(
             sa.update(asset).where(asset.c.id == asset_id).values(state=state), f"asset {asset_id}"
         )
 
@@ -275,6 +283,12 @@ class CoreTransaction(ArchiveWrites):
             await self._writer.change(sa.insert(table).values(**values))
         except IntegrityError as error:
             raise Conflict(taken) from error
+
+    async def _change_asset(self, statement: sa.Update, what: str) -> None:
+        changed = await self._writer.rows(statement.returning(asset.c.id, asset.c.bucket, asset.c.key))
+        if len(changed) != 1:
+            raise Gone(f"{what} is gone, or not as it was")
+        self.events.append(Event(changed[0].id, changed[0].bucket, changed[0].key))
 
     async def _exactly_one(self, statement: sa.Executable, what: str) -> None:
         if await self._writer.change(statement) != 1:

@@ -121,7 +121,7 @@ def test_six_processes_that_start_at_once_all_come_up(path: Path) -> None:
     assert asyncio.run(names()) == [f"bucket-{n}" for n in range(6)]
 
 
-@pytest.mark.parametrize("table", ["asset", "blob", "task", "alembic_version"])
+@pytest.mark.parametrize("table", ["asset", "blob", "task", "upload", "alembic_version"])
 def test_a_migration_killed_half_way_leaves_the_old_schema(path: Path, table: str) -> None:
     code = (
         "import os, sys, sqlalchemy as sa; from pathlib import Path; from mediasvc.catalogue import migrate\n"

@@ -5,15 +5,17 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy.dialects import sqlite
 
 from mediasvc.catalogue import sqlite_connections
 from mediasvc.catalogue.interface import AssetQuery, Intent
 from mediasvc.catalogue.sqlite import SqliteCatalogue
-from mediasvc.core.access import Key
+from mediasvc.catalogue.statements import USAGE
 from mediasvc.core.asset import Asset, Blob
 from mediasvc.core.bucket import Bucket
 from mediasvc.core.errors import CatalogueUnavailable, StoreFull
@@ -186,15 +188,41 @@ async def test_a_top_level_is_listed_in_few_statements(
     assert asked <= 3
 
 
-async def test_a_secret_is_looked_up_by_index(catalogue: SqliteCatalogue, path: Path) -> None:
-    async with catalogue.transaction() as tx:
-        await tx.add_key(Key("key_1", "s", "", frozenset(), 1.0))
+LOOKED_UP = {
+    "_SOURCE": "asset",
+    "_SOURCE_AT": "asset",
+    "_KEY_BY_SECRET": "key",
+    "_ASSET": "asset",
+    "_ASSET_AT": "asset",
+    "_TASKS_OF": "task",
+    "_UPLOAD": "upload",
+    "_UPLOAD_OF_BLOB": "upload",
+    "_PROMISED": "upload",
+    "_UPLOAD_TOKEN_BY_SECRET": "upload_token",
+}
+
+
+@pytest.mark.parametrize("statement", LOOKED_UP)
+async def test_what_is_asked_on_the_loop_is_looked_up_by_index(
+    catalogue: SqliteCatalogue, path: Path, statement: str
+) -> None:
+    question = getattr(sys.modules[SqliteCatalogue.__module__], statement)
+    plan = planned(path, question._sql)
+    assert any(step.startswith(f"SEARCH {LOOKED_UP[statement]} USING") for step in plan), plan
+    assert not [step for step in plan if step.startswith("SCAN") and "CONSTANT" not in step], plan
+
+
+async def test_what_a_bucket_holds_costs_no_scan(catalogue: SqliteCatalogue, path: Path) -> None:
+    plan = planned(path, str(USAGE.compile(dialect=sqlite.dialect(paramstyle="named"))))
+    assert any("ix_upload_bucket_state (bucket=? AND state=?)" in step for step in plan), plan
+    assert not [step for step in plan if step.startswith("SCAN")], plan
+
+
+def planned(path: Path, statement: str) -> list[str]:
+    """How SQLite goes about it, step by step."""
+    values: dict[str, None] = defaultdict(lambda: None)
     connection = sqlite3.connect(path)
-    for statement in ("_SOURCE", "_SOURCE_AT", "_KEY_BY_SECRET", "_ASSET", "_ASSET_AT", "_TASKS_OF"):
-        question = getattr(sys.modules[SqliteCatalogue.__module__], statement)
-        plan = connection.execute(
-            "EXPLAIN QUERY PLAN " + question._sql,
-            dict.fromkeys(("now", "preset", "asset_id", "bucket", "key", "secret_sha256")),
-        ).fetchall()
-        assert not [row for row in plan if row[3].startswith("SCAN") and "CONSTANT" not in row[3]], plan
-    connection.close()
+    try:
+        return [row[3] for row in connection.execute("EXPLAIN QUERY PLAN " + statement, values)]
+    finally:
+        connection.close()

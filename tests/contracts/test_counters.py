@@ -1,5 +1,6 @@
 """What every catalogue promises about the counters of downloads."""
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -7,22 +8,14 @@ import pytest
 
 from mediasvc.catalogue.interface import AssetQuery, Catalogue
 from mediasvc.core.asset import Asset, Blob
-from mediasvc.core.bucket import Bucket
-from mediasvc.core.ids import new_asset_id, new_blob_id, new_link_id
+from mediasvc.core.ids import new_blob_id, new_link_id
 from mediasvc.core.link import Link
 from mediasvc.core.tally import Tally
 
 pytestmark = pytest.mark.anyio
 
 
-async def an_asset(catalogue: Catalogue) -> Asset:
-    blob = Blob(new_blob_id(), 10, "ab" * 32, 7)
-    asset = Asset(new_asset_id(), "media", new_blob_id(), "name", blob, "text/plain", "ready", 1.5, 2)
-    async with catalogue.transaction() as tx:
-        if await tx.bucket("media") is None:
-            await tx.add_bucket(Bucket("media", 1.0))
-        await tx.add_asset(asset)
-    return asset
+AddAsset = Callable[[], Awaitable[Asset]]
 
 
 async def a_link(catalogue: Catalogue, asset: Asset) -> str:
@@ -43,8 +36,8 @@ async def counters(catalogue: Catalogue, asset: Asset) -> tuple[int, int]:
     return found.downloads, found.downloaded_bytes
 
 
-async def test_counters_begin_at_nothing_and_add_up(catalogue: Catalogue) -> None:
-    one, other = await an_asset(catalogue), await an_asset(catalogue)
+async def test_counters_begin_at_nothing_and_add_up(catalogue: Catalogue, add_asset: AddAsset) -> None:
+    one, other = await add_asset(), await add_asset()
     assert await counters(catalogue, one) == (0, 0)
     assert await count(catalogue, {one.id: Tally(2, 2**40), other.id: Tally(0, 1)}) == 0
     assert await count(catalogue, {one.id: Tally(1, 5)}) == 0
@@ -54,8 +47,8 @@ async def test_counters_begin_at_nothing_and_add_up(catalogue: Catalogue) -> Non
     assert {asset.id: asset.downloads for asset in listed} == {one.id: 3, other.id: 0}
 
 
-async def test_a_link_has_counters_of_its_own(catalogue: Catalogue) -> None:
-    asset = await an_asset(catalogue)
+async def test_a_link_has_counters_of_its_own(catalogue: Catalogue, add_asset: AddAsset) -> None:
+    asset = await add_asset()
     link_id = await a_link(catalogue, asset)
     assert await count(catalogue, {asset.id: Tally(3, 30)}, {link_id: Tally(1, 10)}) == 0
     link = await catalogue.link(link_id)
@@ -64,8 +57,10 @@ async def test_a_link_has_counters_of_its_own(catalogue: Catalogue) -> None:
     assert await counters(catalogue, asset) == (3, 30)
 
 
-async def test_what_is_gone_is_told_and_no_obstacle_for_the_others(catalogue: Catalogue) -> None:
-    here, gone = await an_asset(catalogue), await an_asset(catalogue)
+async def test_what_is_gone_is_told_and_no_obstacle_for_the_others(
+    catalogue: Catalogue, add_asset: AddAsset
+) -> None:
+    here, gone = await add_asset(), await add_asset()
     async with catalogue.transaction() as tx:
         await tx.delete_asset(gone.id)
     odd = {"": Tally(1, 1), "ast_' OR 1=1": Tally(1, 1), gone.id: Tally(1, 1), here.id: Tally(1, 1)}
@@ -74,8 +69,10 @@ async def test_what_is_gone_is_told_and_no_obstacle_for_the_others(catalogue: Ca
     assert await count(catalogue, {}, {}) == 0
 
 
-async def test_counters_outlive_versions_descriptions_and_restarts(catalogue: Catalogue) -> None:
-    asset = await an_asset(catalogue)
+async def test_counters_outlive_versions_descriptions_and_restarts(
+    catalogue: Catalogue, add_asset: AddAsset
+) -> None:
+    asset = await add_asset()
     await count(catalogue, {asset.id: Tally(4, 40)})
     following = replace(asset, version=2, blob=Blob(new_blob_id(), 11, "cd" * 32, 8))
     async with catalogue.transaction() as tx:
@@ -87,8 +84,8 @@ async def test_counters_outlive_versions_descriptions_and_restarts(catalogue: Ca
     assert await counters(catalogue, asset) == (4, 40)
 
 
-async def test_a_transaction_that_fails_counts_nothing(catalogue: Catalogue) -> None:
-    asset = await an_asset(catalogue)
+async def test_a_transaction_that_fails_counts_nothing(catalogue: Catalogue, add_asset: AddAsset) -> None:
+    asset = await add_asset()
     with suppress(ZeroDivisionError):
         async with catalogue.transaction() as tx:
             await tx.count_downloads({asset.id: Tally(1, 1)}, {})
@@ -96,7 +93,7 @@ async def test_a_transaction_that_fails_counts_nothing(catalogue: Catalogue) -> 
     assert await counters(catalogue, asset) == (0, 0)
 
 
-async def test_many_counters_are_one_transaction(catalogue: Catalogue) -> None:
-    assets = [await an_asset(catalogue) for _ in range(50)]
+async def test_many_counters_are_one_transaction(catalogue: Catalogue, add_asset: AddAsset) -> None:
+    assets = [await add_asset() for _ in range(50)]
     assert await count(catalogue, {asset.id: Tally(number, 1) for number, asset in enumerate(assets)}) == 0
     assert [(await counters(catalogue, asset))[0] for asset in assets] == list(range(50))

@@ -1,6 +1,7 @@
 """What every catalogue promises about links that have a row."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -8,21 +9,13 @@ import pytest
 
 from mediasvc.catalogue.interface import Catalogue, Gone
 from mediasvc.core.asset import Asset, Blob
-from mediasvc.core.bucket import Bucket
 from mediasvc.core.ids import new_asset_id, new_blob_id, new_link_id
 from mediasvc.core.link import Link
 
 pytestmark = pytest.mark.anyio
 
 
-async def an_asset(catalogue: Catalogue) -> Asset:
-    blob = Blob(new_blob_id(), 10, "ab" * 32, 7)
-    asset = Asset(new_asset_id(), "media", new_blob_id(), "x", blob, "image/png", "ready", 1.5, 2)
-    async with catalogue.transaction() as tx:
-        if await tx.bucket("media") is None:
-            await tx.add_bucket(Bucket("media", 1.0))
-        await tx.add_asset(asset)
-    return asset
+AddAsset = Callable[[], Awaitable[Asset]]
 
 
 async def a_link(catalogue: Catalogue, asset_id: str, clock: Any, **values: Any) -> Link:
@@ -42,32 +35,38 @@ async def begin(catalogue: Catalogue, link: Link) -> bool:
     return True
 
 
-async def test_a_link_comes_back_as_it_was_added(catalogue: Catalogue, clock: Any) -> None:
-    asset = await an_asset(catalogue)
+async def test_a_link_comes_back_as_it_was_added(
+    catalogue: Catalogue, add_asset: AddAsset, clock: Any
+) -> None:
+    asset = await add_asset()
     link = await a_link(catalogue, asset.id, clock, max_downloads=2**53)
     assert await catalogue.link(link.id) == link
     assert await catalogue.links(asset.id) == [link]
     assert await catalogue.link(new_link_id()) is None
 
 
-async def test_links_of_an_asset_are_listed_in_pages(catalogue: Catalogue, clock: Any) -> None:
-    asset, other = await an_asset(catalogue), await an_asset(catalogue)
+async def test_links_of_an_asset_are_listed_in_pages(
+    catalogue: Catalogue, add_asset: AddAsset, clock: Any
+) -> None:
+    asset, other = await add_asset(), await add_asset()
     made = sorted([await a_link(catalogue, asset.id, clock) for _ in range(3)], key=lambda link: link.id)
     await a_link(catalogue, other.id, clock)
     assert await catalogue.links(asset.id, limit=2) == made[:2]
     assert await catalogue.links(asset.id, after=made[1].id) == made[2:]
 
 
-async def test_no_link_without_its_asset(catalogue: Catalogue, clock: Any) -> None:
-    await an_asset(catalogue)
+async def test_no_link_without_its_asset(catalogue: Catalogue, add_asset: AddAsset, clock: Any) -> None:
+    await add_asset()
     absent = new_asset_id()
     with pytest.raises(Gone):
         await a_link(catalogue, absent, clock)
     assert await catalogue.links(absent) == []
 
 
-async def test_a_link_is_used_up_once_by_however_many(catalogue: Catalogue, clock: Any) -> None:
-    asset = await an_asset(catalogue)
+async def test_a_link_is_used_up_once_by_however_many(
+    catalogue: Catalogue, add_asset: AddAsset, clock: Any
+) -> None:
+    asset = await add_asset()
     link, other = [await a_link(catalogue, asset.id, clock, max_downloads=3) for _ in range(2)]
     assert (
         sorted(await asyncio.gather(*(begin(catalogue, link) for _ in range(8)))) == [False] * 5 + [True] * 3
@@ -76,8 +75,10 @@ async def test_a_link_is_used_up_once_by_however_many(catalogue: Catalogue, cloc
     assert await catalogue.link(other.id) == other
 
 
-async def test_what_is_over_or_revoked_opens_nothing(catalogue: Catalogue, clock: Any) -> None:
-    asset = await an_asset(catalogue)
+async def test_what_is_over_or_revoked_opens_nothing(
+    catalogue: Catalogue, add_asset: AddAsset, clock: Any
+) -> None:
+    asset = await add_asset()
     over, revoked = [await a_link(catalogue, asset.id, clock) for _ in range(2)]
     async with catalogue.transaction() as tx:
         assert await tx.drop_links([revoked.id]) == 1
@@ -92,8 +93,10 @@ async def test_what_is_over_or_revoked_opens_nothing(catalogue: Catalogue, clock
     assert await catalogue.expired_links(clock.now, 9) == [over.id]
 
 
-async def test_ending_all_links_raises_the_epoch_of_one_asset(catalogue: Catalogue, clock: Any) -> None:
-    asset, other = await an_asset(catalogue), await an_asset(catalogue)
+async def test_ending_all_links_raises_the_epoch_of_one_asset(
+    catalogue: Catalogue, add_asset: AddAsset, clock: Any
+) -> None:
+    asset, other = await add_asset(), await add_asset()
     await a_link(catalogue, asset.id, clock)
     kept = await a_link(catalogue, other.id, clock)
     for epoch in (1, 2):
@@ -113,9 +116,9 @@ async def test_ending_all_links_raises_the_epoch_of_one_asset(catalogue: Catalog
 
 
 async def test_the_epoch_outlives_a_version_and_links_go_with_their_asset(
-    catalogue: Catalogue, clock: Any
+    catalogue: Catalogue, add_asset: AddAsset, clock: Any
 ) -> None:
-    asset = await an_asset(catalogue)
+    asset = await add_asset()
     async with catalogue.transaction() as tx:
         await tx.end_links(asset.id)
     link = await a_link(catalogue, asset.id, clock)
