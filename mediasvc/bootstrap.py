@@ -24,9 +24,11 @@ from mediasvc.deliver.receipts import Receipts
 from mediasvc.deliver.ways import Ways
 from mediasvc.derive import registry
 from mediasvc.derive.sandbox import Sandbox
+from mediasvc.feed import Feed
 from mediasvc.ingest.admission import Doorkeeper
 from mediasvc.ingest.keep import Keeper
 from mediasvc.ingest.receive import Receiver
+from mediasvc.ingest.resume import Resumer
 from mediasvc.logs import log
 from mediasvc.settings import Settings
 from mediasvc.store.disk import sync_folder
@@ -46,6 +48,7 @@ class Records:
     store: BlobStore
     catalogue: Catalogue
     runs: Runs
+    feed: Feed
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class House:
     keeper: Keeper
     doorkeeper: Doorkeeper
     receiver: Receiver
+    resumer: Resumer
     sandbox: Sandbox
     scratch: Path
     signer: Signer
@@ -74,6 +78,10 @@ class House:
     @property
     def catalogue(self) -> Catalogue:
         return self.records.catalogue
+
+    @property
+    def feed(self) -> Feed:
+        return self.records.feed
 
     @property
     def admin_secret(self) -> str | None:
@@ -104,7 +112,8 @@ async def open_records(
     """Store and catalogue, ready to use. Raises StartupRefused; a store that is merely away is no obstacle."""
     _make_data_dir(settings.data_dir)
     runs = FileRuns(settings.data_dir / "runs")
-    store, catalogue = make_store(settings), SqliteCatalogue(settings.catalogue_path, clock=clock)
+    store, feed = make_store(settings), Feed()
+    catalogue = SqliteCatalogue(settings.catalogue_path, clock=clock, announce=feed.announce)
     try:
         await catalogue.start()
         try:
@@ -112,7 +121,7 @@ async def open_records(
                 await store.start()
         except Unavailable as away:
             log.warning("store_away", store=settings.store.partition("?")[0], reason=away.detail)
-        yield Records(settings, clock, store, catalogue, runs)
+        yield Records(settings, clock, store, catalogue, runs, feed)
     finally:
         await store.close()
         await catalogue.close()
@@ -131,19 +140,32 @@ async def open_house(settings: Settings, *, clock: Clock = time.time) -> AsyncIt
         scratch.mkdir(mode=0o700)
         run = records.runs.begin()
         keeper = Keeper(records.store, records.catalogue, run)
+        doorkeeper = Doorkeeper(
+            records.catalogue,
+            server_limit=settings.max_upload_size,
+            store_limit=records.store.max_blob_size,
+        )
+        receiver = Receiver(
+            records.catalogue, keeper, clock=clock, derives=registry.accepts, why_not=registry.why_not
+        )
         sandbox = Sandbox(scratch)
         try:
             yield House(
                 records=records,
                 run=run,
                 keeper=keeper,
-                doorkeeper=Doorkeeper(
+                doorkeeper=doorkeeper,
+                receiver=receiver,
+                resumer=Resumer(
                     records.catalogue,
-                    server_limit=settings.max_upload_size,
-                    store_limit=records.store.max_blob_size,
-                ),
-                receiver=Receiver(
-                    records.catalogue, keeper, clock=clock, derives=registry.accepts, why_not=registry.why_not
+                    records.store,
+                    doorkeeper,
+                    receiver,
+                    run,
+                    clock=clock,
+                    lifetime=settings.upload_expires,
+                    max_open=settings.max_open_uploads,
+                    durability=settings.durability,
                 ),
                 sandbox=sandbox,
                 scratch=scratch,

@@ -6,7 +6,7 @@ registry = CollectorRegistry(auto_describe=True)
 
 uploads = Counter(
     "mediasvc_uploads",
-    "Uploads by door (put, dropbox, form) and outcome (stored or the error code)",
+    "Uploads by door (put, dropbox, form, tus, draft, direct, companion) and outcome (stored or the error code)",
     ["door", "outcome"],
     registry=registry,
 )

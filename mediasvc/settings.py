@@ -22,10 +22,6 @@ PREFIX = "MEDIASVC_"
 # Part of the contract, but what they ask for is not built yet: any value but the default stops the start.
 NOT_BUILT: Mapping[str, str] = {
     "MEDIASVC_DISPATCHER": "on",
-    "MEDIASVC_DURABILITY": "complete",
-    "MEDIASVC_MAX_OPEN_UPLOADS": "10000",
-    "MEDIASVC_MAX_REQUEST_SIZE": "",
-    "MEDIASVC_UPLOAD_EXPIRES": "7d",
 }
 # Read by one command only, but known to all, so that one environment serves them all.
 OF_COMMANDS = frozenset({"MEDIASVC_SERVER", "MEDIASVC_KEY"})
@@ -77,6 +73,25 @@ class Settings(BaseSettings):
     max_upload_size: int | None = Field(
         None, ge=1, description="largest request body and largest asset, bytes; default: no limit"
     )
+    max_request_size: int | None = Field(
+        None,
+        ge=1,
+        description="the body cap of a proxy in front, bytes: resumable uploads are told to send no more at once; "
+        "default: no cap",
+    )
+    upload_expires: float = Field(
+        7 * 86400,
+        gt=0,
+        description="how long an unfinished upload is kept after its last append, seconds (`7d` works too)",
+    )
+    max_open_uploads: int = Field(
+        10_000, ge=1, description="unfinished uploads that a key may have (429 beyond)"
+    )
+    durability: Literal["complete", "ack"] = Field(
+        "complete",
+        description="what survives a power cut: `complete`: every upload that was acknowledged whole; "
+        "`ack`: every offset that was acknowledged, too",
+    )
     cors_origins: str = Field(
         "*",
         description="who may call the API and byte routes from a browser: origins, comma-separated, or `*`",
@@ -99,7 +114,7 @@ class Settings(BaseSettings):
     def _expand(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
-    @field_validator("sweep_interval", mode="before")
+    @field_validator("sweep_interval", "upload_expires", mode="before")
     @classmethod
     def _duration(cls, value: Any) -> Any:
         return parse_duration(value) if isinstance(value, str) else value
@@ -146,6 +161,13 @@ class Settings(BaseSettings):
     def _way(cls, value: Any) -> Any:
         if value not in get_args(cls.model_fields["delivery"].annotation):
             raise ValueError("must be direct, nginx or redirect")
+        return value
+
+    @field_validator("durability", mode="before")
+    @classmethod
+    def _promise(cls, value: Any) -> Any:
+        if value not in get_args(cls.model_fields["durability"].annotation):
+            raise ValueError("must be complete or ack")
         return value
 
     @field_validator("receipts")

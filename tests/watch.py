@@ -5,7 +5,7 @@ import httpx
 # Headers of which a list of lines means the same as one line with commas.
 _LISTS = {"vary", "set-cookie", "link", "www-authenticate"}
 # The only X- headers there are: everything else of that kind is between nginx and the service, or the store's.
-_OURS = {"x-request-id", "x-content-type-options"}
+_OURS = {"x-request-id", "x-content-type-options", "x-accel-buffering"}
 _SECRETS = ("/_blobs/", "@s3", "x-amz-", "awsaccesskeyid", "/blobs/")
 
 

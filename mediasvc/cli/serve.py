@@ -16,7 +16,7 @@ import uvicorn
 import uvloop
 
 from mediasvc import logs, settings
-from mediasvc.bootstrap import data_dir_lock, open_house
+from mediasvc.bootstrap import House, data_dir_lock, open_house
 from mediasvc.cli.options import DataDir
 from mediasvc.core.errors import StartupRefused
 from mediasvc.settings import Settings
@@ -73,21 +73,38 @@ async def _serve(chosen: Settings, listener: socket.socket, log_socket: socket.s
             timeout_graceful_shutdown=PATIENCE,
             backlog=1024,
         )
-        server = _Server(config, greet=lambda: _greet(chosen, listener.getsockname()[1]))
+        server = _Server(
+            config,
+            greet=lambda: _greet(chosen, listener.getsockname()[1]),
+            farewell=lambda: _hurry(house),
+        )
         await server.serve(sockets=[listener])
         await server.gone()
+
+
+def _hurry(house: House) -> None:
+    """What has no end of its own must not be waited for."""
+    house.feed.close()
+    house.resumer.stop()
 
 
 class _Server(uvicorn.Server):
     """Greets once it serves; exits with 0 when told to stop: uvicorn would raise the signal once more at the end."""
 
-    def __init__(self, config: uvicorn.Config, greet: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, greet: Callable[[], None], farewell: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._greet = greet
+        self._farewell = farewell
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._greet()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._farewell()
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit and sig == signal.SIGINT:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from mediasvc.catalogue.interface import Catalogue
 from mediasvc.core.access import Caller
 from mediasvc.core.asset import Asset
-from mediasvc.core.bucket import Bucket
+from mediasvc.core.bucket import Bucket, type_allowed
 from mediasvc.core.conditions import check_write
 from mediasvc.core.errors import Forbidden, NotFound, TooLarge, TypeNotAllowed, Unauthorised
 
@@ -26,6 +26,7 @@ class Wanted:
     tags: Sequence[str] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
     expires_in: float | None = None
+    allowed_types: Sequence[str] = ()  # narrower than the bucket's: an upload token's
     if_match: str | None = None
     if_none_match: str | None = None
     if_unmodified_since: str | None = None
@@ -79,11 +80,23 @@ class Doorkeeper:
         limit = self._smallest(caller, bucket)
         if limit and wanted.length is not None and wanted.length > limit.bytes:
             raise limit.exceeded()
-        if wanted.declared_type and not bucket.allows_type(wanted.declared_type):
-            raise type_refused(bucket, wanted.declared_type)
+        if wanted.declared_type:
+            check_type(wanted.declared_type, bucket, wanted)
         if wanted.conditional:
             check_preconditions(wanted, await self._catalogue.asset_at(wanted.bucket, wanted.key))
         return Admission(wanted, bucket, limit)
+
+    def admit_partial(self, caller: Caller, length: int | None) -> Limit | None:
+        """One of several uploads that will be put together: bucket and key come with the whole. Gives the largest
+        size that it may have."""
+        if caller.anonymous:
+            raise Unauthorised("send an API key: Authorization: Bearer msk_…")
+        if not caller.has("assets:write"):
+            raise Forbidden("the key lacks the scope assets:write")
+        limit = self._smallest(caller, None)
+        if limit and length is not None and length > limit.bytes:
+            raise limit.exceeded("the upload")
+        return limit
 
     async def bucket_for_writing(self, caller: Caller, name: str) -> Bucket:
         """The bucket, if the caller may write somewhere in it."""
@@ -96,9 +109,9 @@ class Doorkeeper:
             raise Forbidden("the key lacks the scope assets:write")
         return bucket
 
-    def _smallest(self, caller: Caller, bucket: Bucket) -> Limit | None:
+    def _smallest(self, caller: Caller, bucket: Bucket | None) -> Limit | None:
         limits = list(self._limits)
-        if bucket.max_asset_size is not None:
+        if bucket is not None and bucket.max_asset_size is not None:
             limits.append(Limit(bucket.max_asset_size, f"bucket:{bucket.name}"))
         if caller.max_asset_size is not None:
             limits.append(Limit(caller.max_asset_size, "key"))
@@ -116,6 +129,11 @@ def check_preconditions(wanted: Wanted, current: Asset | None) -> None:
     )
 
 
-def type_refused(bucket: Bucket, media_type: str) -> TypeNotAllowed:
-    allowed = ", ".join(bucket.allowed_types)
-    return TypeNotAllowed(f"bucket {bucket.name} does not take {media_type}; it takes {allowed}")
+def check_type(media_type: str, bucket: Bucket, wanted: Wanted) -> None:
+    """Raises TypeNotAllowed."""
+    for who, allowed in (
+        (f"bucket {bucket.name}", bucket.allowed_types),
+        ("this token", wanted.allowed_types),
+    ):
+        if not type_allowed(media_type, allowed):
+            raise TypeNotAllowed(f"{who} does not take {media_type}; it takes {', '.join(allowed)}")

@@ -91,7 +91,7 @@ class Fsck:
         if unfinished:  # an upload that ended between the two looks is there no more
             there = {blob_id async for blob_id in self._store.scan_unfinished()}
             for blob_id in sorted(there.intersection(unfinished)):
-                yield Finding("unfinished_blob", blob_id, "an upload that no live server works on")
+                yield Finding("unfinished_blob", blob_id, "an upload that no row and no live server knows of")
         async for stored in self._store.scan():
             if not await self._accounted(stored.blob_id) and await self._exists(stored.blob_id):
                 yield Finding(
@@ -102,6 +102,8 @@ class Fsck:
         """Whether a row or a live run answers for these bytes. Rows are looked at again after the intents: an
         upload that ends in between has moved from the second to the first."""
         if await self._catalogue.blob(blob_id) is not None:
+            return True
+        if await self._catalogue.upload_of_blob(blob_id) is not None:
             return True
         for intent in await self._catalogue.intents():
             if intent.blob_id == blob_id and self._runs.alive(intent.run):

@@ -15,7 +15,7 @@ from mediasvc.core.ids import new_asset_id
 from mediasvc.core.media_types import decide
 from mediasvc.core.signatures import HEAD_SIZE
 from mediasvc.core.task import NewTask
-from mediasvc.ingest.admission import Admission, check_preconditions, type_refused
+from mediasvc.ingest.admission import Admission, Limit, check_preconditions, check_type
 from mediasvc.ingest.keep import Keeper
 
 
@@ -66,7 +66,7 @@ class Receiver:
         checked = _Checked(admission, body)
 
         async def reserve(tx: Transaction, blob_id: str) -> Intent:
-            place = await self._announced(tx, admission)
+            place = await self.announced(tx, admission)
             checked.room = place.room
             more_bytes = max(0, (wanted.length or 0) - place.freed)
             return Intent(blob_id, self._keeper.run, place.bucket.name, more_bytes, int(not place.replaces))
@@ -77,8 +77,11 @@ class Receiver:
             raise ChecksumMismatch(
                 f"the body's SHA-256 is {blob.sha256}, not the {wanted.sha256} that was announced"
             )
-        media_type = checked.media_type
-        facts = {} if self._derives(media_type) else facts_from_head(media_type, checked.head, blob.size)
+        return self.known(admission, blob, checked.media_type, checked.head)
+
+    def known(self, admission: Admission, blob: Blob, media_type: str, head: bytes) -> Kept:
+        """Durable bytes with what their first ones tell."""
+        facts = {} if self._derives(media_type) else facts_from_head(media_type, head, blob.size)
         return Kept(admission, blob, media_type, facts)
 
     async def check_room(self, admission: Admission) -> None:
@@ -88,9 +91,21 @@ class Receiver:
             self._keeper.check_room(admission.wanted.length or 0)
             return
         async with self._catalogue.transaction() as tx:
-            await self._announced(tx, admission)
+            await self.announced(tx, admission)
 
-    async def _announced(self, tx: Transaction, admission: Admission) -> "_Place":
+    async def room_for(self, bucket: str, key: str, already: int) -> Limit | None:
+        """What an upload of unknown length, of which `already` bytes are reserved, may grow to: the quota's limit."""
+        async with self._catalogue.transaction() as tx:
+            found = await tx.bucket(bucket)
+            if found is None or found.quota_bytes is None:
+                return None
+            usage, current = await tx.usage(bucket), await tx.asset_at(bucket, key)
+        freed = current.blob.size if current else 0
+        room = found.quota_bytes - usage.bytes - usage.reserved_bytes + already + freed
+        return Limit(max(0, room), f"quota:bucket:{bucket}")
+
+    async def announced(self, tx: Transaction, admission: Admission) -> "_Place":
+        """The place of an upload that is about to begin. Raises QuotaExceeded, StoreFull, NotFound."""
         length = admission.wanted.length or 0
         place = await _find_room(tx, admission, length)
         self._keeper.check_room(length)
@@ -100,7 +115,10 @@ class Receiver:
         """Give the kept bytes their rows and tasks, all in one transaction; on failure all are abandoned."""
         try:
             async with self._catalogue.transaction() as tx:
-                received = [await self._catalogue_one(tx, item) for item in kept]
+                received = []
+                for item in kept:
+                    await self._keeper.adopt(tx, item.blob)
+                    received.append(await self.enter(tx, item))
         except Gone as gone:
             await self.abandon(kept)
             raise Conflict("the bucket or the upload was removed meanwhile; send it again") from gone
@@ -114,22 +132,26 @@ class Receiver:
     async def abandon(self, kept: Sequence[Kept]) -> None:
         await self._keeper.abandon(*(item.blob.id for item in kept))
 
-    async def _catalogue_one(self, tx: Transaction, kept: Kept) -> Received:
+    async def enter(self, tx: Transaction, kept: Kept, *, promised: str | None = None) -> Received:
+        """Write the asset's row and its tasks. `promised` is the id that its client was told it will have: where the
+        key belongs to another asset by now, that one goes."""
         wanted, blob, now = kept.admission.wanted, kept.blob, self._clock()
-        await self._keeper.adopt(tx, blob)
         current = await tx.asset_at(wanted.bucket, wanted.key)
         if current and current.expired(now):
             await tx.delete_asset(current.id)
             current = None
         check_preconditions(wanted, current)
         key = wanted.key
-        if current and not wanted.replace:
+        if current and promised and current.id != promised:
+            await tx.delete_asset(current.id)
+            current = None
+        elif current and not wanted.replace:
             key, current = await _free_key(tx, wanted.bucket, wanted.key), None
         place = await _find_room(tx, kept.admission, blob.size)
         lifetime = wanted.expires_in if wanted.expires_in is not None else place.bucket.default_ttl
         derives = self._derives(kept.media_type)
         asset = Asset(
-            id=current.id if current else new_asset_id(),
+            id=current.id if current else promised or new_asset_id(),
             bucket=wanted.bucket,
             key=key,
             name=wanted.name,
@@ -194,8 +216,7 @@ class _Checked:
         wanted, bucket = self._admission.wanted, self._admission.bucket
         self.head = b"".join(chunk[:HEAD_SIZE] for chunk in held)[:HEAD_SIZE]
         self.media_type = decide(self.head, wanted.declared_type, wanted.name)
-        if not bucket.allows_type(self.media_type):
-            raise type_refused(bucket, self.media_type)
+        check_type(self.media_type, bucket, wanted)
 
 
 @dataclass(frozen=True, slots=True)

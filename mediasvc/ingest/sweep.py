@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 
 from mediasvc import metrics
 from mediasvc.catalogue.interface import Catalogue, Gone, Runs
-from mediasvc.core.errors import StoreFault
+from mediasvc.core.errors import StoreFault, Superseded
+from mediasvc.core.upload import KEPT_AFTER_END
 from mediasvc.ingest.keep import clear_intent
 from mediasvc.ingest.purge import purge
 from mediasvc.store.interface import BlobStore
@@ -67,7 +68,20 @@ async def sweep(
         for archive_id in done:
             await _drop_archive(catalogue, archive_id)
         swept.archives += len(done)
+    while spent := await catalogue.upload_tokens_over(clock(), _PAGE):
+        async with catalogue.transaction() as tx:
+            await tx.drop_upload_tokens(spent)
     faults: dict[str, StoreFault] = {}
+    looked_at: set[str] = set()
+    while late := [one for one in await catalogue.stale_uploads(clock(), _PAGE) if one not in looked_at]:
+        for upload_id in late:
+            looked_at.add(upload_id)
+            try:
+                swept.uploads += await _sweep_upload(store, catalogue, upload_id, clock())
+            except (Gone, Superseded):  # somebody goes on with it after all
+                continue
+            except StoreFault as fault:
+                faults[upload_id] = fault
     for intent in await catalogue.intents():
         stale = intent.blob_id not in live if intent.run == own_run else not runs.alive(intent.run)
         try:
@@ -88,6 +102,29 @@ async def sweep(
     for run in dead:
         runs.end(run)
     return swept
+
+
+async def _sweep_upload(store: BlobStore, catalogue: Catalogue, upload_id: str, now: float) -> int:
+    """End an upload whose time is over; forget one that ended a while ago. Gives how many were ended."""
+    upload = await catalogue.upload(upload_id)
+    if upload is None or upload.state in ("complete", "failed"):
+        async with catalogue.transaction() as tx:
+            await tx.drop_uploads([upload_id])
+        return 0
+    if upload.state == "open":
+        # Whoever still writes to it finds out when it wants to save.
+        async with catalogue.transaction() as tx:
+            upload = await tx.claim_upload(upload_id, run=upload.run, epoch=upload.epoch)
+    await store.discard(upload.blob_id)
+    async with catalogue.transaction() as tx:
+        await tx.end_upload(
+            upload_id,
+            epoch=upload.epoch,
+            state="failed",
+            detail="expired",
+            expires_at=now + KEPT_AFTER_END,
+        )
+    return 1
 
 
 async def _drop_archive(catalogue: Catalogue, archive_id: str) -> None:

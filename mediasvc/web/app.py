@@ -15,12 +15,29 @@ from mediasvc.web.cors import Cors, bucket_origins
 from mediasvc.web.deps import Desk
 from mediasvc.web.docs import add_docs
 from mediasvc.web.download import Downloads
-from mediasvc.web.middleware import Admitted, Drained, HeadAsGet, Problems
+from mediasvc.web.middleware import Admitted, Drained, HeadAsGet, Problems, TusSpoken
 from mediasvc.web.observe import Observed
 from mediasvc.web.openapi import describe
+from mediasvc.web.pages import add_pages
 from mediasvc.web.preflight import Preflight
 from mediasvc.web.proxy import Proxied
-from mediasvc.web.routes import archives, assets, buckets, documented, forms, keys, links, named, operations
+from mediasvc.web.routes import (
+    archives,
+    assets,
+    buckets,
+    companion,
+    documented,
+    events,
+    forms,
+    keys,
+    links,
+    named,
+    operations,
+    session,
+    upload_tokens,
+    uploads,
+)
+from mediasvc.web.session import Remembered, Sessions
 
 DESCRIPTION = """Durable uploads, thumbnails in the background, downloads at the speed of the disk.
 
@@ -39,10 +56,14 @@ def make_api(desk: Desk) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.desk = desk
-    modules = (named, forms, assets, links, archives, buckets, keys, operations, documented)
+    modules = (
+        *(named, forms, uploads, upload_tokens, companion, assets),
+        *(links, archives, buckets, keys, session, events, operations, documented),
+    )
     routers = [module.router for module in modules]
     for router in routers:
         app.include_router(router)
+    routers.append(add_pages(app))  # before the docs, which lead from `/` to themselves
     routers.append(add_docs(app))
     app.state.every_route = [route for router in routers for route in router.routes] + app.routes
 
@@ -58,7 +79,8 @@ def make_api(desk: Desk) -> FastAPI:
 def make_app(desk: Desk) -> ASGIApp:
     """The whole stack; a request passes it from the last line up."""
     house: House = desk.house
-    caller_of = caller_resolver(house.catalogue, house.admin_secret)
+    sessions = Sessions(house.catalogue, house.signer, house.admin_secret, house.records.clock)
+    caller_of = caller_resolver(house.catalogue, house.admin_secret, sessions)
     app: ASGIApp = make_api(desk)
     app = HeadAsGet(Compressed(app))
     app = Admitted(app, caller_of, max_upload_size=house.settings.max_upload_size)
@@ -77,8 +99,9 @@ def make_app(desk: Desk) -> ASGIApp:
         # The library costs 35 ms and 3 MB at the start: only who uses it pays.
         limits = importlib.import_module("mediasvc.web.limits")
         app = limits.Limited(app, caller_of, limits.RateLimits(house.settings.rate_limit))
+    app = Remembered(app, house.settings.public_url)
     app = Proxied(app, house.settings.proxy_networks)
-    app = Problems(app)
+    app = TusSpoken(Problems(app))
     app = Cors(app, house.settings.allowed_origins, bucket_origins(house.catalogue))
     app = Drained(app)
     return Preflight(Observed(app), house.settings.proxy_networks)

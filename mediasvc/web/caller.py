@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from mediasvc.catalogue.interface import Catalogue
 from mediasvc.core.access import ADMIN_SCOPES, ANONYMOUS, Caller
+from mediasvc.web.session import SCHEME, Sessions
 
 CallerOf = Callable[[bytes | None], Awaitable[Caller]]
 
@@ -28,11 +29,14 @@ def secret_in(authorization: bytes | None) -> bytes | None:
     return None
 
 
-def caller_resolver(catalogue: Catalogue, admin_secret: str | None) -> CallerOf:
+def caller_resolver(
+    catalogue: Catalogue, admin_secret: str | None, sessions: Sessions | None = None
+) -> CallerOf:
     """Finds the caller behind an Authorization header; an unknown, revoked or malformed key is nobody.
 
     `admin_secret` is the fixed admin key of the settings: compared, never stored. The catalogue is asked
-    every time (microseconds), so that a key made or revoked elsewhere counts at once.
+    every time (microseconds), so that a key made or revoked elsewhere counts at once. `sessions` finds the one
+    behind a cookie, which arrives as `Authorization: Session …` (see `web/session.py`).
     """
     fixed = hashlib.sha256(admin_secret.encode()).digest() if admin_secret else None
     admin = Caller("key_admin", ADMIN_SCOPES)
@@ -40,6 +44,8 @@ def caller_resolver(catalogue: Catalogue, admin_secret: str | None) -> CallerOf:
     async def caller_of(authorization: bytes | None) -> Caller:
         secret = secret_in(authorization)
         if secret is None:
+            if sessions is not None and authorization and authorization.startswith(SCHEME):
+                return await sessions.caller(authorization[len(SCHEME) :])
             return ANONYMOUS
         digest = hashlib.sha256(secret)
         if fixed is not None and hmac.compare_digest(fixed, digest.digest()):

@@ -17,6 +17,7 @@ from mediasvc.core.origins import narrow
 from mediasvc.deliver.download import ByKey
 from mediasvc.web.download import target_of
 from mediasvc.web.errors import problem, request_id_of
+from mediasvc.web.middleware import header
 
 # What a browser's script may read besides the few headers that are always open to it.
 EXPOSED = [
@@ -29,6 +30,21 @@ EXPOSED = [
     "Location",
     "Repr-Digest",
     "Retry-After",
+    "Tus-Checksum-Algorithm",
+    "Tus-Extension",
+    "Tus-Max-Size",
+    "Tus-Resumable",
+    "Tus-Version",
+    "Upload-Complete",
+    "Upload-Concat",
+    "Upload-Defer-Length",
+    "Upload-Draft-Interop-Version",
+    "Upload-Expires",
+    "Upload-Incomplete",
+    "Upload-Length",
+    "Upload-Limit",
+    "Upload-Metadata",
+    "Upload-Offset",
     "X-Request-Id",
 ]
 OriginsOf = Callable[[Scope], Awaitable[Sequence[str]]]
@@ -70,13 +86,13 @@ class Cors:
         self._narrowed = lru_cache(maxsize=256)(lambda origins: _Policy(app, origins))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        called = any(name == b"origin" for name, _ in scope.get("headers", ()))
+        called = scope["type"] == "http" and header(scope, b"origin") is not None
         # Starlette looks at every request's headers and answers; most come from no browser's script.
         if not called and self._policy.allow_all_origins:
             await self._app(scope, receive, send)
             return
         policy = self._policy
-        if called and scope["type"] == "http" and self._origins_of is not None:
+        if called and self._origins_of is not None:
             try:
                 by = await self._origins_of(scope)
             except Unavailable as away:

@@ -161,6 +161,16 @@ def tags_in(text: str) -> tuple[str, ...]:
     return tags
 
 
+def metadata_named(said: Mapping[str, str]) -> dict[str, str]:
+    """Of what a client of tus says besides, all that may be metadata of ours."""
+    metadata = {name: value for name, value in said.items() if _NAME.fullmatch(name)}
+    return metadata if _size(metadata) <= MAX_METADATA else {}
+
+
+def _size(metadata: Mapping[str, str]) -> int:
+    return sum(len(name) + len(value.encode()) for name, value in metadata.items())
+
+
 def metadata_in(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
     """`X-Meta-Name: value` headers; the name in lower case."""
     metadata: dict[str, str] = {}
@@ -170,7 +180,7 @@ def metadata_in(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
             if not _NAME.fullmatch(name):
                 raise BadRequest("the name after X-Meta- is 1 to 128 of a-z, 0-9, '.', '_' and '-'")
             metadata[name] = _utf8(value)
-    if sum(len(name) + len(value.encode()) for name, value in metadata.items()) > MAX_METADATA:
+    if _size(metadata) > MAX_METADATA:
         raise BadRequest(f"all X-Meta headers together may hold {MAX_METADATA} bytes")
     return metadata
 

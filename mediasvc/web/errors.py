@@ -2,10 +2,11 @@
 
 import json
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -27,9 +28,20 @@ from mediasvc.core.errors import (
 MEDIA_TYPE = "application/problem+json"
 
 
-def problem(error: MediasvcError, request_id: str, *, detail: str | None = None) -> Response:
-    """The answer that tells `error`. What an error of ours says is meant for the caller; nothing else is."""
+def problem(
+    error: MediasvcError,
+    request_id: str,
+    *,
+    detail: str | None = None,
+    type: str | None = None,
+    members: Mapping[str, Any] | None = None,
+) -> Response:
+    """The answer that tells `error`. What an error of ours says is meant for the caller; nothing else is.
+
+    `type` is the URI of a registered type of problem, `members` what belongs to it.
+    """
     body: dict[str, Any] = {
+        **({"type": type} if type else {}),
         "title": error.title,
         "status": error.status,
         "code": error.code,
@@ -49,6 +61,7 @@ def problem(error: MediasvcError, request_id: str, *, detail: str | None = None)
             headers["Allow"] = allow
         case RangeNotSatisfiable(size=size):
             headers |= {"Content-Range": f"bytes */{size}", "Accept-Ranges": "bytes"}
+    body |= members or {}
     content = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
     return Response(content, status_code=error.status, headers=headers, media_type=MEDIA_TYPE)
 
@@ -116,7 +129,7 @@ def handlers() -> dict[Any, Any]:
     }
 
 
-def translate_validation(error: RequestValidationError) -> MediasvcError:
+def translate_validation(error: RequestValidationError | ValidationError) -> MediasvcError:
     """The first thing that is wrong, with the name of where it stands."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))

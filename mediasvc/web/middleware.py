@@ -5,6 +5,7 @@ One `BaseHTTPMiddleware` would cost more per request than all the rest of the fr
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,6 +20,15 @@ LINGER_SECONDS = 0.5
 # Instead of Content-Length in an answer to a body that is still coming, where a proxy would take its last byte for the
 # end and hang up on a client that has yet to see it: nginx.conf turns it back.
 UNTIL_READ = b"x-content-length"
+_OF_UPLOADS = frozenset(
+    (
+        b"tus-resumable",
+        b"upload-complete",
+        b"upload-incomplete",
+        b"upload-draft-interop-version",
+        b"upload-offset",
+    )
+)
 _PROTECTED = ("/v1/", "/b/", "/f/", "/i/", "/u/", "/metrics")
 
 
@@ -77,10 +87,10 @@ class Drained:
 
 
 def _has_body(scope: Scope) -> bool:
-    return any(
-        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
-        for name, value in scope["headers"]
-    )
+    for name, value in scope["headers"]:
+        if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
+            return True
+    return False
 
 
 def _fits_the_drain(scope: Scope) -> bool:
@@ -110,10 +120,10 @@ class Problems:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
 
-        async def noting_send(message: Message) -> None:
+        def noting_send(message: Message) -> Awaitable[None]:
             nonlocal started
             started = True
-            await send(message)
+            return send(message)
 
         try:
             await self._app(scope, receive, noting_send)
@@ -123,6 +133,31 @@ class Problems:
             await problem(error, request_id_of(scope))(scope, receive, send)
 
 
+class TusSpoken:
+    """Every answer to a client that says `Tus-Resumable` says so too, whoever gives it (tus 1.0, C3)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (
+            scope["type"] != "http"
+            or not scope["path"].startswith(("/v1/uploads", "/t/"))
+            or header(scope, b"tus-resumable") is None
+        ):
+            await self._app(scope, receive, send)
+            return
+
+        async def spoken_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = message.setdefault("headers", [])
+                if not any(name == b"tus-resumable" for name, _ in headers):
+                    message["headers"] = [*headers, (b"tus-resumable", b"1.0.0")]
+            await send(message)
+
+        await self._app(scope, receive, spoken_send)
+
+
 class HeadAsGet:
     """HEAD on everything that answers GET: FastAPI's routes know GET only."""
 
@@ -130,7 +165,7 @@ class HeadAsGet:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "HEAD":
+        if scope["type"] != "http" or scope["method"] != "HEAD" or is_one_upload(scope["path"]):
             await self._app(scope, receive, send)
             return
 
@@ -139,7 +174,8 @@ class HeadAsGet:
                 message = {**message, "body": b""}
             await send(message)
 
-        await self._app({**scope, "method": "GET"}, receive, bodiless_send)
+        state = {**scope.get("state", {}), "head": True}
+        await self._app({**scope, "method": "GET", "state": state}, receive, bodiless_send)
 
 
 class Admitted:
@@ -160,7 +196,7 @@ class Admitted:
             raise Unauthorised("send an API key: Authorization: Bearer msk_…, or curl -u :msk_…")
         if not caller.anonymous:
             send = _private(send)
-        limit = self._max_upload_size if is_upload(scope) else JSON_LIMIT
+        limit = self._limit(scope)
         if limit is not None:
             declared = _declared_length(scope)
             if declared is None:
@@ -168,6 +204,13 @@ class Admitted:
             elif declared > limit:
                 raise _too_large(limit)
         await self._app(scope, receive, send)
+
+    def _limit(self, scope: Scope) -> int | None:
+        if not is_upload(scope):
+            return JSON_LIMIT
+        # Of these the upload itself knows the limits, and says them in the words of its dialect.
+        resumable = scope["path"].startswith(("/v1/uploads", "/t/", "/b/")) and _resumable(scope)
+        return None if resumable else self._max_upload_size
 
 
 def _private(send: Send) -> Send:
@@ -183,18 +226,37 @@ def _private(send: Send) -> Send:
     return private_send
 
 
+def is_one_upload(path: str) -> bool:
+    """Where HEAD is another question than GET: it takes an upload over."""
+    return path.startswith(("/v1/uploads/", "/t/"))
+
+
 def is_upload(scope: Scope) -> bool:
     """Whether the body is bytes to keep. These are the doors that a preflight decides, too."""
     method: str = scope["method"]
     path: str = scope["path"]
-    return (method == "PUT" and path.startswith(("/b/", "/u/"))) or (
-        method == "POST" and path == "/v1/assets"
-    )
+    if method == "PUT" and path.startswith(("/b/", "/u/")):
+        return True
+    if method == "POST" and path == "/v1/assets":
+        return True
+    if path.startswith("/t/"):
+        return method in ("POST", "PATCH", "PUT") and "/tus" in path
+    if path == "/v1/uploads":
+        # Plain JSON says where bytes are to go, and has none.
+        return method == "POST" and _resumable(scope)
+    return method in ("POST", "PATCH", "PUT") and path.startswith("/v1/uploads/") and path.count("/") == 3
+
+
+def _resumable(scope: Scope) -> bool:
+    """Whether the head speaks of an upload that can be resumed."""
+    return any(name in _OF_UPLOADS for name, _ in scope["headers"])
 
 
 def _needs_key(scope: Scope) -> bool:
     path: str = scope["path"]
     if not path.startswith(_PROTECTED) or (scope["method"] == "OPTIONS" and not path.startswith("/metrics")):
+        return False
+    if path == "/v1/session":  # where a key is brought, and asked whether there is one
         return False
     # One asset's JSON is open where its bucket is public; the route decides, once it knows the bucket.
     public = scope["method"] in ("GET", "HEAD") and path.startswith("/v1/assets/") and path.count("/") == 3

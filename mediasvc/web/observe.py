@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from urllib.parse import quote
 
 from prometheus_client import Counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,7 +19,15 @@ from mediasvc.web.errors import problem
 from mediasvc.web.preflight import is_question
 
 _QUIET = ("/healthz", "/readyz", "/metrics")
-_BYTES = ("/b/", "/f/", "/i/", "/u/", "/z/")  # how long these take is up to their size and their reader
+_BYTES = (
+    "/b/",
+    "/f/",
+    "/i/",
+    "/u/",
+    "/z/",
+    "/v1/events",
+)  # how long these take is up to their size and their reader
+_UPLOADER = "upt_"  # what upload tokens, secrets in URLs, begin with
 _GONE = 499  # nginx's number for a client that left before its answer
 
 
@@ -35,7 +45,7 @@ class Observed:
         request_id = os.urandom(8).hex()
         scope.setdefault("state", {})["request_id"] = request_id
 
-        async def observed_send(message: Message) -> None:
+        def observed_send(message: Message) -> Awaitable[None]:
             nonlocal status, size
             kind = message["type"]
             if kind == "http.response.start":
@@ -49,7 +59,7 @@ class Observed:
                 size += len(message.get("body", b""))
             elif kind == "http.response.zerocopysend":
                 size += message.get("count") or 0
-            await send(message)
+            return send(message)
 
         try:
             await self._app(scope, receive, observed_send)
@@ -59,7 +69,12 @@ class Observed:
                 stopping = Unavailable("the server is stopping; send it again in a moment")
                 await problem(stopping, request_id)(scope, receive, observed_send)
         except Exception:
-            log.exception("request_error", request_id=request_id, method=scope["method"], path=scope["path"])
+            log.exception(
+                "request_error",
+                request_id=request_id,
+                method=scope["method"],
+                path=_without_secret(scope["path"]),
+            )
             if status:
                 raise  # the connection is closed: visibly broken
             unexpected = MediasvcError("something went wrong here; the log knows it by this request_id")
@@ -78,12 +93,23 @@ def _note(scope: Scope, request_id: str, status: int, size: int, seconds: float)
         log_request(
             request_id=request_id,
             method=scope["method"],
-            path=scope.get("raw_path", b"").decode("latin-1"),  # as sent: no control characters
+            path=_path(scope),
             status=status,
             size=size,
             seconds=seconds,
             client=client[0] if client else "",
         )
+
+
+def _path(scope: Scope) -> str:
+    """As it was sent, which has no control characters; but for an upload token, which is a secret."""
+    if _UPLOADER in scope["path"]:  # decoded: none hides behind percent codes
+        return quote(_without_secret(scope["path"]), safe="/*")
+    return str(scope.get("raw_path", b"").decode("latin-1"))
+
+
+def _without_secret(path: str) -> str:
+    return re.sub(rf"{_UPLOADER}[^/]*", f"{_UPLOADER}***", path)
 
 
 @cache

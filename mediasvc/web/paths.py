@@ -19,5 +19,7 @@ NAMED = "/b/{bucket}/{key:anything}"
 DROPPED = "/u/{name:anything}"
 BY_ID = "/f/{asset_id}/{name:anything}"
 RENDITION = "/i/{preset}/{asset_id}.{ext}"
+UPLOADS = "/v1/uploads"
+UPLOAD = "/v1/uploads/{upload_id}"
 ARCHIVE = "/z/{archive_id}/{name:anything}"
 WATCHED = ("/healthz", "/readyz", "/metrics")  # by monitoring, which must never be turned away

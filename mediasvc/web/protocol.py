@@ -6,7 +6,7 @@ uvicorn has no settings for either. Plain sockets take files (`sendfile.py`) and
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ Application = Callable[..., Awaitable[None]]
 HEAD_TIMEOUT = 30.0
 BODY_TIMEOUT = 60.0  # seconds of silence in the middle of a body, as nginx's client_body_timeout
 MAX_HEAD = 64 * 1024
+INFORM = "mediasvc.inform"  # the extension that sends a 104 (Upload Resumption Supported), before the answer
 
 
 class ServerProtocol(HttpToolsProtocol):
@@ -70,15 +71,16 @@ class ServerProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head, self._head_size = True, 0
+        extensions: dict[str, Any] = {INFORM: self.inform}
         if self._zero_copy:
-            self.scope["extensions"] = {EXTENSION: {}}
+            extensions[EXTENSION] = {}
+        self.scope["extensions"] = extensions
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._head_came()
         super().on_headers_complete()
-        length = next((int(value) for name, value in self.headers if name == b"content-length"), 0)
-        if length > SLAB and self._zero_copy:
+        if self._zero_copy and (length := _declared_length(self.headers)) > SLAB:
             self._long_body = LongBody(self, length)
             self.cycle.receive = self._long_body.receive  # type: ignore[method-assign,assignment]
 
@@ -113,6 +115,14 @@ class ServerProtocol(HttpToolsProtocol):
         if len(body) > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
         cycle.message_event.set()
+
+    def inform(self, headers: Mapping[str, str]) -> None:
+        """Send a 104: uvicorn knows no answer before the answer. Of the draft on resumable uploads."""
+        if not self.transport.is_closing():
+            lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+            self.transport.write(
+                f"HTTP/1.1 104 Upload Resumption Supported\r\n{''.join(lines)}\r\n".encode("latin-1")
+            )
 
     def heard(self) -> None:
         self._heard_at = self.loop.time()
@@ -168,12 +178,19 @@ class ServerProtocol(HttpToolsProtocol):
             self._waiter.set_result(None)
 
 
-async def _answer(
+def _declared_length(headers: Iterable[tuple[bytes, bytes]]) -> int:
+    for name, value in headers:
+        if name == b"content-length":
+            return int(value)
+    return 0
+
+
+def _answer(
     app: Application,
     protocol: ServerProtocol,
     cycle: RequestResponseCycle,
     scope: Message,
     receive: Callable[[], Awaitable[Message]],
     send: Callable[[Any], Awaitable[None]],
-) -> None:
-    await app(scope, receive, Sender(protocol, cycle, send))
+) -> Awaitable[None]:
+    return app(scope, receive, Sender(protocol, cycle, send))

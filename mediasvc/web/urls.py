@@ -23,7 +23,11 @@ def base_url(scope: Scope, public_url: str | None) -> str:
 
 
 def asset_url(base: str, asset: Asset) -> str:
-    return f"{base}/f/{asset.id}/{quote(asset.name, safe='')}"
+    return named_asset_url(base, asset.id, asset.name)
+
+
+def named_asset_url(base: str, asset_id: str, name: str) -> str:
+    return f"{base}/f/{asset_id}/{quote(name, safe='')}"
 
 
 def rendition_url(base: str, asset: Asset, rendition: Rendition) -> str:

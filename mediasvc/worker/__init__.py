@@ -24,9 +24,12 @@ async def at_work(house: House) -> AsyncIterator[Dispatcher]:
     async def purge_task(task: Task) -> str:
         return f"removed {await purge(house.store, house.catalogue, task.asset_id)} blobs"
 
+    async def join_task(task: Task) -> str:
+        return await house.resumer.join(task.payload["upload"])
+
     dispatcher = Dispatcher(
         house.catalogue,
-        {"analyse": analyse, "purge": purge_task},
+        {"analyse": analyse, "purge": purge_task, "join": join_task},
         house.run,
         at_once=AT_ONCE,
         clock=house.records.clock,

@@ -21,7 +21,7 @@ MEMBERS = {"title", "status", "code", "detail", "request_id", "retryable"}
 ERRORS = {
     "unknown route": ("GET", "/nothing", None, 404, "not_found"),
     "unknown api route": ("GET", "/v1/nothing", None, 404, "not_found"),
-    "not built": ("POST", "/v1/uploads", None, 404, "not_found"),
+    "not built": ("POST", "/v1/webhooks", None, 404, "not_found"),
     "trailing slash": ("GET", "/v1/assets/", None, 404, "not_found"),
     "double slash": ("GET", "//v1/assets", None, 404, "not_found"),
     "upper case": ("GET", "/V1/assets", None, 404, "not_found"),

@@ -41,6 +41,12 @@ def test_every_route_is_there(document: dict[str, Any]) -> None:
         ("GET", "/v1/assets/{asset_id}/tasks"), ("GET", "/v1/buckets"), ("POST", "/v1/buckets"),
         ("GET", "/v1/buckets/{name}"), ("PATCH", "/v1/buckets/{name}"), ("DELETE", "/v1/buckets/{name}"),
         ("GET", "/v1/keys"), ("POST", "/v1/keys"), ("GET", "/v1/keys/{key_id}"), ("DELETE", "/v1/keys/{key_id}"),
+        ("GET", "/v1/uploads"), ("POST", "/v1/uploads"), ("GET", "/v1/uploads/{upload_id}"),
+        ("PUT", "/v1/uploads/{upload_id}"), ("PATCH", "/v1/uploads/{upload_id}"),
+        ("DELETE", "/v1/uploads/{upload_id}"), ("POST", "/v1/uploads/{upload_id}/complete"),
+        ("GET", "/v1/uploads/{upload_id}/parts"), ("POST", "/v1/uploads/{upload_id}/parts"),
+        ("POST", "/v1/upload-tokens"), ("GET", "/v1/events"),
+        ("GET", "/v1/session"), ("POST", "/v1/session"), ("DELETE", "/v1/session"),
         ("POST", "/v1/archives"), ("GET", "/z/{archive_id}/{name}"),
         ("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/metrics"),
     }  # fmt: skip

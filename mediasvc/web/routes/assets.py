@@ -1,14 +1,14 @@
 """Assets as JSON: list, look, change, delete, ask what is there, follow the work."""
 
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, BackgroundTasks, Query, Response, status
 
 from mediasvc.catalogue.interface import AssetQuery, Gone
 from mediasvc.core.access import Caller
 from mediasvc.core.asset import Asset
-from mediasvc.core.errors import NotFound, Unauthorised
+from mediasvc.core.errors import BadRequest, NotFound, Unauthorised
 from mediasvc.core.filenames import safe_name
 from mediasvc.core.ids import well_formed
 from mediasvc.core.keys import normalise_key, normalise_prefix
@@ -48,9 +48,12 @@ async def list_assets(
     ] = None,
     tag: str | None = None,
     media_type: Annotated[str | None, Query(examples=["image/*"])] = None,
+    order: Annotated[Literal["key", "newest"], Query(description="`newest` first; it folds nothing")] = "key",
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: str | None = None,
 ) -> AssetList:
+    if order == "newest" and delimiter:
+        raise BadRequest("a delimiter folds keys in order of key: leave it out, or order=newest")
     catalogue = desk.house.catalogue
     if not caller.sees_bucket(bucket) or await catalogue.bucket(bucket) is None:
         raise NotFound(f"there is no bucket {bucket[:64]!r}")
@@ -65,6 +68,7 @@ async def list_assets(
             media_type=media_type.lower() if media_type else None,
             limit=limit,
             after=decode_cursor(cursor),
+            newest_first=order == "newest",
         )
     )
     return AssetList(

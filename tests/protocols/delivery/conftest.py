@@ -4,24 +4,44 @@ import base64
 import hashlib
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate, parsedate_to_datetime
+from functools import cached_property
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.modes import Mode
+from tests.modes import MODES, Mode, mode
 from tests.servers import Server
 
 PHOTO = (Path(__file__).parents[2] / "data" / "photo.jpg").read_bytes()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session", params=MODES)
+def each_mode(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mode]:
+    """A real service for each way in which bytes leave; what HTTP promises holds in all of them.
+
+    All modules share it: tests use keys of their own. What they left is looked through at its end.
+    """
+    folder = tmp_path_factory.mktemp(request.param)
+    with mode(request.param, folder, lambda: request.getfixturevalue("ceph")) as started:
+        yield started
+        started.server.check_leftovers()
+
+
+@pytest.fixture(scope="session")
 def each_server(each_mode: Mode) -> Server:
     """What the fixtures around us work with is the service in its mode."""
     return each_mode.server
+
+
+@pytest.fixture(scope="module")
+def api(each_server: Server) -> Iterator[httpx.Client]:
+    """A client that may do everything."""
+    with each_server.client() as client:
+        yield client
 
 
 @dataclass(frozen=True)
@@ -43,11 +63,11 @@ class Place:
         self.chill()
         return self.client.request(method, self.url, headers=headers)
 
-    @property
+    @cached_property  # the body may be large
     def etag(self) -> str:
         return f'"{hashlib.sha256(self.body).hexdigest()[:32]}"'
 
-    @property
+    @cached_property
     def repr_digest(self) -> str:
         return f"sha-256=:{base64.b64encode(hashlib.sha256(self.body).digest()).decode()}:"
 
@@ -82,7 +102,7 @@ def places(each_mode: Mode, api: httpx.Client, nobody: httpx.Client) -> dict[str
 
 
 def _place(
-    mode: Mode,
+    where: Mode,
     name: str,
     client: httpx.Client,
     url: str,
@@ -97,7 +117,7 @@ def _place(
     head = client.head(url)
     assert head.status_code == 200, (name, head.headers)
     media_type = "image/webp" if door == "i" else "application/octet-stream"
-    return Place(client, url, body, kind, door, media_type, head.headers["Last-Modified"], mode.chill)
+    return Place(client, url, body, kind, door, media_type, head.headers["Last-Modified"], where.chill)
 
 
 def finished(api: httpx.Client, asset_id: str) -> dict[str, dict[str, dict[str, str]]]:

@@ -1,4 +1,15 @@
-"""RFC 9110 in every mode, on every class of URL: one table of questions, asked with GET and with HEAD."""
+"""RFC 9110 in every mode, on every class of URL: one table of questions, asked with GET and with HEAD.
+
+Three things meet here: what is asked, at which URL, and which way the bytes leave. Each two of them meet in full;
+asking for all three at once takes thousands of requests and finds nothing more, for the code has no such branch:
+
+- The preconditions and the range are decided in one place, before the way is chosen, and whatever URL it was. Every
+  question is asked at every URL where the service sends all by itself, and so shows all of that decision.
+- nginx and the store are told the decision and read the client's headers too. What they make of a question does not
+  depend on what kind of URL it was. In every mode every question is asked for a large body and for a small one.
+- What an answer says about a URL (who may keep it, embed it, see it) takes a way of its own for each kind of answer.
+  In every mode every URL is asked one question of each kind.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,8 +19,8 @@ from email.utils import parsedate_to_datetime
 import httpx
 import pytest
 
-from tests.modes import Mode
-from tests.protocols.delivery.conftest import Place
+from tests.modes import MODES, Mode
+from tests.protocols.delivery.conftest import PLACES, Place
 from tests.watch import check_headers
 
 WHOLE = (slice(None),)
@@ -151,25 +162,52 @@ CASES: dict[str, Case] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_get(place: Place, case: Case) -> None:
-    got = place.ask(headers=case.asked_of(place))
-    assert got.status_code == case.status
-    check_fields(place, got)
-    if case.status in (200, 206):
-        assert parts_of(got) == [place.body[part] for part in case.parts]
-    if case.status == 206 and len(case.parts) == 1:
-        start, stop, _ = case.parts[0].indices(len(place.body))
-        assert got.headers["Content-Range"] == f"bytes {start}-{stop - 1}/{len(place.body)}"
+# One question for each way in which an answer comes about.
+KINDS = [
+    "everything",  # handed over whole
+    "range: middle",  # cut by whoever sends it
+    "range: clipped from beyond 64 bits",  # not what others would make of it: we send it
+    "ranges: three",  # multipart
+    "nonsense: backwards",  # whole, although a range is asked for
+    "outside: at the end",
+    "If-Match: ours, with a range",  # nginx and the store would judge it again: we send it
+    "If-Match: another",
+    "If-Unmodified-Since: earlier",
+    "If-None-Match: ours",
+    "If-Modified-Since: then",
+    "If-Range: ours",  # slices are of no use
+    "If-Range: another",
+]
+DECIDING = "direct-disk"
+
+each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+each_method = pytest.mark.parametrize("method", ["GET", "HEAD"])
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_head(place: Place, case: Case) -> None:
-    """Ranges are for GET only (§14.2); all else is told as GET would tell it, without a body."""
-    got = place.ask("HEAD", case.asked_of(place))
-    assert got.status_code == (200 if case.status in (206, 416) else case.status)
-    check_fields(place, got, body=False)
-    assert got.content == b""
+@each_method
+@each_case
+@pytest.mark.parametrize("place", PLACES, indirect=True)
+@pytest.mark.parametrize("each_mode", [DECIDING], indirect=True)
+def test_every_question_at_every_url(place: Place, case: Case, method: str) -> None:
+    check_answer(place, case, method)
+
+
+@each_method
+@each_case
+@pytest.mark.parametrize("place", ["public b", "link i"], indirect=True)  # large, and small
+@pytest.mark.parametrize("each_mode", [name for name in MODES if name != DECIDING], indirect=True)
+def test_every_question_in_every_mode(place: Place, case: Case, method: str) -> None:
+    check_answer(place, case, method)
+
+
+@each_method
+@pytest.mark.parametrize("case", [CASES[name] for name in KINDS], ids=KINDS)
+@pytest.mark.parametrize(
+    "place", [name for name in PLACES if name not in ("public b", "link i")], indirect=True
+)
+@pytest.mark.parametrize("each_mode", [name for name in MODES if name != DECIDING], indirect=True)
+def test_every_kind_of_question_at_every_url_in_every_mode(place: Place, case: Case, method: str) -> None:
+    check_answer(place, case, method)
 
 
 def test_head_tells_what_get_tells(place: Place) -> None:
@@ -178,6 +216,23 @@ def test_head_tells_what_get_tells(place: Place) -> None:
         for got in (place.ask(), place.ask("HEAD"))
     ]
     assert told[0] == told[1]
+
+
+def check_answer(place: Place, case: Case, method: str) -> None:
+    """Ranges are for GET only (§14.2); all else HEAD tells as GET would, without a body."""
+    got = place.ask(method, case.asked_of(place))
+    if method == "HEAD":
+        assert got.status_code == (200 if case.status in (206, 416) else case.status)
+        check_fields(place, got, body=False)
+        assert got.content == b""
+        return
+    assert got.status_code == case.status
+    check_fields(place, got)
+    if case.status in (200, 206):
+        assert parts_of(got) == [place.body[part] for part in case.parts]
+    if case.status == 206 and len(case.parts) == 1:
+        start, stop, _ = case.parts[0].indices(len(place.body))
+        assert got.headers["Content-Range"] == f"bytes {start}-{stop - 1}/{len(place.body)}"
 
 
 def parts_of(got: httpx.Response) -> list[bytes]:

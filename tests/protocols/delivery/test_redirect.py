@@ -26,6 +26,7 @@ BODY = os.urandom(300_000)
 def redirecting(tmp_path_factory: pytest.TempPathFactory, ceph: Ceph) -> Iterator[Mode]:
     with mode("redirect", tmp_path_factory.mktemp("redirect"), lambda: ceph) as started:
         yield started
+        started.server.check_leftovers()
 
 
 @pytest.fixture(scope="module")

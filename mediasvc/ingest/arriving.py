@@ -1,0 +1,143 @@
+"""The body of one append as it arrives: what it may be at most, and whether it is what it was announced to be."""
+
+import hashlib
+import zlib
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from typing import Protocol
+
+from mediasvc.core.errors import (
+    BadRequest,
+    InconsistentLength,
+    MediasvcError,
+    OffsetMismatch,
+    QuotaExceeded,
+    TooLarge,
+)
+from mediasvc.core.signatures import HEAD_SIZE
+from mediasvc.core.upload import Upload
+from mediasvc.ingest.admission import Limit
+from mediasvc.ingest.commands import Append, Checksum
+
+
+class Hasher(Protocol):
+    def update(self, data: memoryview, /) -> None: ...
+    def digest(self) -> bytes: ...
+
+
+class _Crc32:
+    def __init__(self) -> None:
+        self._crc = 0
+
+    def update(self, data: memoryview, /) -> None:
+        self._crc = zlib.crc32(data, self._crc)
+
+    def digest(self) -> bytes:
+        return self._crc.to_bytes(4, "big")
+
+
+def hasher_of(checksum: Checksum | None) -> Hasher | None:
+    """What the checksum is compared with. Raises BadRequest for an algorithm that is not known here."""
+    match checksum.algorithm if checksum else None:
+        case None:
+            return None
+        case "crc32":
+            return _Crc32()
+        case "sha1" | "sha256" | "sha512" | "md5" as algorithm:
+            # They find what was garbled on the way; none of them has to hold against an attacker here.
+            return hashlib.new(algorithm, usedforsecurity=False)
+    raise BadRequest("the checksum's algorithm is none of sha1, sha256, md5 and crc32")
+
+
+def agreed(upload: Upload, command: Append) -> Upload:
+    """The upload, with the length that the append tells; nothing has been read yet.
+
+    Raises OffsetMismatch, InconsistentLength, TooLarge.
+    """
+    offset, length = upload.offset, upload.length
+    if command.offset != offset:
+        raise OffsetMismatch(
+            f"the upload is at byte {offset}, not {command.offset}: go on from there",
+            offset=offset,
+            provided=command.offset,
+        )
+    told = [command.length]
+    if command.completes and command.size is not None:
+        told.append(offset + command.size)
+    for one in told:
+        if one is None:
+            continue
+        if length not in (None, one) or one < offset:
+            raise InconsistentLength(
+                f"the upload has {length if length is not None else offset} bytes, not {one}"
+            )
+        length = one
+    if length is not None and upload.limit is not None and length > upload.limit:
+        raise Limit(upload.limit, upload.limit_source).exceeded("the upload")
+    if length is not None and offset + (command.size or 0) > length:
+        raise TooLarge(
+            f"the body goes beyond the upload's {length} bytes", limit=length, limit_source="upload"
+        )
+    return replace(upload, length=length)
+
+
+class Arriving:
+    """The body, counted; it stops at the first byte that is too many, and at a type that is not allowed.
+
+    `check` is told the upload's first bytes, once there are enough of them to tell its type, and raises TypeNotAllowed.
+    `alive` is called while bytes come. `refused` is what the body was refused with; `fatal`, whether that ends the
+    whole upload.
+    """
+
+    def __init__(
+        self,
+        body: AsyncIterable[bytes | memoryview],
+        upload: Upload,
+        command: Append,
+        limit: Limit | None,
+        check: Callable[[bytes], None],
+        alive: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._body = body
+        self._offset = upload.offset
+        self._limit = limit
+        self._check = check
+        self._alive = alive
+        self.refused: MediasvcError | None = None
+        self.fatal = command.completes is not None  # the draft: who sends more than was said has lost it
+
+    async def __aiter__(self) -> AsyncIterator[bytes | memoryview]:
+        at, limit, head = self._offset, self._limit, b""
+        try:
+            async for chunk in self._body:
+                if limit is not None and at + len(chunk) > limit.bytes:
+                    raise beyond(limit)
+                if at < HEAD_SIZE and at == len(head):
+                    head += bytes(chunk[: HEAD_SIZE - at])
+                    if len(head) == HEAD_SIZE:
+                        self._look_at(head)
+                if self._alive is not None:
+                    await self._alive()
+                at += len(chunk)
+                yield chunk
+        except (TooLarge, QuotaExceeded) as error:  # or the server's own limit, which the body itself tells
+            self.refused = error
+            raise
+
+    def _look_at(self, head: bytes) -> None:
+        try:
+            self._check(head)
+        except MediasvcError as error:
+            self.refused, self.fatal = error, True
+            raise
+
+
+def beyond(limit: Limit) -> TooLarge | QuotaExceeded:
+    """The error of an upload that would grow larger than `limit`."""
+    if limit.source.startswith("quota:"):
+        return QuotaExceeded(
+            f"the bucket may hold no more than {limit.bytes} bytes of this upload",
+            limit=limit.bytes,
+            limit_source=limit.source.removeprefix("quota:"),
+        )
+    return limit.exceeded("the upload")
