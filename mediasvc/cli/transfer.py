@@ -17,6 +17,7 @@ from mediasvc.cli.local_files import (
     still_holds,
 )
 from mediasvc.cli.remote import Item, Refused, Remote
+from mediasvc.cli.resumed import PIECE, send_in_pieces
 
 BATCH_FILES = 1000  # what assets/check takes at once
 BATCH_BYTES = 256 * 1024 * 1024  # so that the first upload does not wait until everything is hashed
@@ -136,13 +137,13 @@ def _send(
             descriptor = source.fileno()
             if not still_holds(file.path, content):
                 raise SourceChanged
-            asset = remote.put(
-                bucket,
-                Item(file.key, content.size, content.sha256),
-                source.read,
-                lambda: os.lseek(descriptor, 0, os.SEEK_SET),
-                sent,
-            )
+            item = Item(file.key, content.size, content.sha256)
+            if content.size > PIECE:
+                asset = send_in_pieces(remote, bucket, item, descriptor, sent)
+            else:
+                asset = remote.put(
+                    bucket, item, source.read, lambda: os.lseek(descriptor, 0, os.SEEK_SET), sent
+                )
     except OSError as error:
         return _failed(file, f"cannot be read: {reason(error)}")
     except SourceChanged:
