@@ -1,13 +1,35 @@
 """What every test may ask for."""
 
+import re
 import secrets
 from collections.abc import Iterator
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.ceph import Ceph, refuse_without_ceph
-from tests.modes import MODES, Mode, mode
+from tests.modes import MODES
 from tests.servers import Server, running
+
+
+class ByServers(LoadScopeScheduling):
+    """With `-n 2`: the tests of a mode of delivery, or else of a module, run in one process. They share servers."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module, _, test = nodeid.partition("::")
+        named = test.partition("[")[2]
+        modes = [mode for mode in MODES if re.match(rf"{mode}[-\]]", named)]
+        return modes[0] if modes and "/delivery/" in module else module
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByServers:
+    return ByServers(config, log)
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """A random id gives a test no name: the tests have to be called the same in every process."""
+    return val[:3] if isinstance(val, str) and re.fullmatch(r"[a-z]{3}_[0-9a-z]{36}", val) else None
 
 
 @pytest.fixture
@@ -45,11 +67,3 @@ def each_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
         assert made.returncode == 0, made.stderr
     with running(data_dir, **env) as server:
         yield server
-
-
-@pytest.fixture(scope="module", params=MODES)
-def each_mode(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mode]:
-    """A real service for each way in which bytes leave; what HTTP promises holds in all of them."""
-    folder = tmp_path_factory.mktemp(request.param)
-    with mode(request.param, folder, lambda: request.getfixturevalue("ceph")) as started:
-        yield started

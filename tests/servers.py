@@ -124,6 +124,14 @@ class Server:
             env=self.env | {"MEDIASVC_DATA_DIR": str(self.data_dir)} | env,
         )
 
+    def check_leftovers(self) -> None:
+        """Nothing lies about, neither rows nor bytes too many, and nothing went wrong that has no name."""
+        deadline = time.monotonic() + 20
+        while (checked := self.run("fsck", "--json")).returncode and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+        assert "request_error" not in self.logged()
+
 
 class BehindNginx(Server):
     """The same behind nginx, started by deploy/behind-nginx: `url` is nginx's, `pid` that of the script."""

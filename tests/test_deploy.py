@@ -21,7 +21,15 @@ ROOT = Path(__file__).parents[1]
 LOCK = (ROOT / "deploy/requirements.lock").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-SCRIPTS = ["deploy/run", "deploy/test", "deploy/venv", "deploy/lock", "deploy/bench/run", ".ci/run"]
+SCRIPTS = [
+    "deploy/run",
+    "deploy/test",
+    "deploy/venv",
+    "deploy/lock",
+    "deploy/bench/run",
+    ".ci/run",
+    "tests/clients/install",
+]
 
 
 def locked(python: str) -> dict[str, str]:

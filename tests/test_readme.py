@@ -15,6 +15,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 TOUR = re.findall(r"^```sh tour\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 
+PYTHON = re.findall(r"^```python tour\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
 def settings_table() -> dict[str, str]:
     table = README.split("<!-- settings:")[1].split("\n\n")[0]
     return dict(re.findall(r"^\| `(MEDIASVC_\w+)` \| .* \| (.*) \|$", table, re.MULTILINE))
@@ -61,6 +64,24 @@ def test_the_tour_runs_when_pasted(server: Server) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
     assert f"{server.url}/f/ast_" in result.stdout
     assert re.search(r"msk_[\w-]{32}\n", result.stdout)
+
+
+def test_the_python_example_uploads(server: Server) -> None:
+    script = "\n".join(PYTHON).replace("http://127.0.0.1:8000", server.url) + "\nprint(upload.url)\n"
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore::ResourceWarning", "-c", script],
+        cwd=ROOT,
+        env=server.env | {"KEY": server.admin_key},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    with server.client() as client:
+        told = client.get(result.stdout.strip()).json()
+        assert told["state"] == "complete"
+        photo = (ROOT / "tests/data/photo.jpg").read_bytes()
+        assert client.get(told["asset"]["url"]).content == photo
 
 
 def test_the_packages_it_names_are_dependencies() -> None:
