@@ -299,6 +299,12 @@ class Best:
         self.cpu = min(self.cpu, server.cpu() - before)
 
 
+def at_most(naive: Best, ours: Best, goal: float) -> Figure:
+    """What more parallel work could reach at best, with the CPU that ours and the client's take together."""
+    what = f"the same, were all cores busy all of the time and not {ours.busy:.0%} of it"
+    return Figure(what, naive.seconds / ours.seconds / ours.busy, "×", goal, True)
+
+
 def idle_seconds() -> float:
     """Seconds that all cores together had nothing to do, since the machine started."""
     return int(Path("/proc/stat").read_text().split(maxsplit=5)[4]) / TICK

@@ -16,6 +16,7 @@ import downloads
 import memory
 import plan
 import readers
+import resumable
 import start
 import store
 import uploads
@@ -32,6 +33,7 @@ def images(place: Workplace) -> Iterator[Figure]:
 
 BENCHMARKS: dict[str, Callable[[Workplace], Iterator[Figure]]] = {
     "uploads": uploads.measure,
+    "resumable": resumable.measure,
     "memory": memory.measure,
     "store": store.measure,
     "downloads": downloads.measure,

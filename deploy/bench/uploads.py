@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from machine import AUTHORISED, Best, Figure, Workplace, bare, curl, free_port, mediasvc, running
+from machine import AUTHORISED, Best, Figure, Workplace, at_most, bare, curl, free_port, mediasvc, running
 
 from mediasvc.store.digests import Digests
 
@@ -60,21 +60,15 @@ def measure(place: Workplace) -> Iterator[Figure]:
         "raw PUT of 512 MiB, throughput ÷ textbook", naive.seconds / put.seconds, "×", 2.5, True, note
     )
     yield Figure("raw PUT, CPU ÷ textbook", put.cpu / naive.cpu, "×", 0.7, False)
-    yield _at_most(naive, put, 2.5)
+    yield at_most(naive, put, 2.5)
     note = f"{speed / form.seconds:.0f} MB/s"
     yield Figure("form of 512 MiB, throughput ÷ textbook", naive.seconds / form.seconds, "×", 2, True, note)
     yield Figure("form, CPU ÷ textbook", form.cpu / naive.cpu, "×", 0.7, False)
-    yield _at_most(naive, form, 2)
+    yield at_most(naive, form, 2)
     note = "received and thrown away by a bare ASGI callable: the floor"
     yield Figure(f"512 MiB {note}, CPU ÷ textbook", thrown.cpu / naive.cpu, "×", 0.7, False)
     digests = digest_seconds(source)
     yield Figure("SHA-256 and CRC-32 of them, CPU ÷ textbook", digests / naive.cpu, "×", 0.7, False)
-
-
-def _at_most(naive: Best, ours: Best, goal: float) -> Figure:
-    """What more parallel work could reach at best, with the CPU that ours and the client's take together."""
-    what = f"the same, were all cores busy all of the time and not {ours.busy:.0%} of it"
-    return Figure(what, naive.seconds / ours.seconds / ours.busy, "×", goal, True)
 
 
 def digest_seconds(source: Path) -> float:
