@@ -118,7 +118,9 @@ class CoreOutbox:
     async def _give_up(writer: Writer, asset_ids: Sequence[str]) -> None:
         """Nobody waits for ever: an asset whose last look failed is not `processing` any more."""
         looking = sa.exists().where(
-            task.c.asset_id == asset.c.id, task.c.state.in_(("waiting", "running")), task.c.kind != "purge"
+            task.c.asset_id == asset.c.id,
+            task.c.state.in_(("waiting", "running")),
+            task.c.kind.not_in(("purge", "join")),
         )
         await writer.change(
             sa.update(asset)

@@ -23,6 +23,9 @@ from mediasvc.core.link import Link
 from mediasvc.core.tally import Tally
 from mediasvc.core.task import NewTask
 
+# Bytes that are doomed go whatever comes after them, and so does an upload that will become the asset.
+_OF_NO_VERSION = ("purge", "join")
+
 
 class CoreTransaction(ArchiveWrites, UploadWrites):
     """Implements `catalogue.interface.Transaction` over a transaction under way."""
@@ -129,7 +132,7 @@ class CoreTransaction(ArchiveWrites, UploadWrites):
         await self._writer.change(sa.delete(task).where(task.c.asset_id == new.id, ended))
         await self._writer.change(
             sa.update(task)
-            .where(task.c.asset_id == new.id, task.c.state == "waiting", task.c.kind != "purge")
+            .where(task.c.asset_id == new.id, task.c.state == "waiting", task.c.kind.not_in(_OF_NO_VERSION))
             .values(state="cancelled", finished_at=self._clock(), detail="the asset was replaced")
         )
         await self.enqueue(NewTask("purge", new.id))
@@ -179,7 +182,7 @@ class CoreTransaction(ArchiveWrites, UploadWrites):
         if not gone:
             raise Gone(f"asset {asset_id} is gone")
         await self._count(gone[0].bucket, added_bytes=-await self._doom(asset_id), added_assets=-1)
-        await self._writer.change(sa.delete(task).where(task.c.asset_id == asset_id))
+        await self._writer.change(sa.delete(task).where(task.c.asset_id == asset_id, task.c.kind != "join"))
         await self._writer.change(sa.delete(link).where(link.c.asset_id == asset_id))
         await self.enqueue(NewTask("purge", asset_id))
         self.events.append(Event(asset_id, gone[0].bucket, gone[0].key, deleted=True))

@@ -12,6 +12,7 @@ from mediasvc.core.asset import Asset
 from mediasvc.core.bucket import Usage
 from mediasvc.core.errors import Conflict
 from mediasvc.core.ids import new_asset_id, new_blob_id
+from mediasvc.core.task import NewTask
 from mediasvc.core.upload import UploadState
 from tests.contracts.uploads import ENDED, NOW, UNDER_WAY, add, added, an_upload, end, save
 
@@ -23,6 +24,27 @@ AddAsset = Callable[[], Awaitable[Asset]]
 async def usage(catalogue: Catalogue) -> Usage:
     async with catalogue.transaction() as tx:
         return await tx.usage("media")
+
+
+async def test_an_upload_is_joined_whatever_becomes_of_the_asset_it_replaces(
+    catalogue: Catalogue, add_asset: AddAsset
+) -> None:
+    """Its promise holds: neither another version nor the end of the asset takes the task away."""
+    asset = await add_asset()
+    async with catalogue.transaction() as tx:
+        await tx.enqueue(NewTask("join", asset.id, {"upload": "upl"}))
+        await tx.enqueue(NewTask("analyse", asset.id))
+    blob = replace(asset.blob, id=new_blob_id())
+    async with catalogue.transaction() as tx:
+        await tx.replace_asset(replace(asset, version=2, blob=blob))
+    assert {task.kind: task.state for task in await catalogue.tasks_of(asset.id)} == {
+        "join": "waiting",
+        "analyse": "cancelled",
+        "purge": "waiting",
+    }
+    async with catalogue.transaction() as tx:
+        await tx.delete_asset(asset.id)
+    assert {task.kind for task in await catalogue.tasks_of(asset.id)} == {"join", "purge"}
 
 
 # Which there are
