@@ -3,11 +3,9 @@
 import contextlib
 import hashlib
 import json
-import os
 import random
 import re
 import secrets
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,11 +16,11 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.clients.npm import installed
 from tests.servers import Server, running
 from tests.stories.browser import Browser, browsing, chromium, incognito
 
 PHOTO = (Path(__file__).parents[1] / "data" / "photo.jpg").read_bytes()
-AXE = "axe-core@4.14.1"
 WORKPLACE = "!document.getElementById('workplace').hidden"
 SUMMARY = "document.getElementById('summary').textContent"
 MIB = 1 << 20
@@ -96,25 +94,10 @@ def page(place: Place, address: str) -> Iterator[Browser]:
         yield page
 
 
-@pytest.fixture(scope="session")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+@pytest.fixture(scope="module")
+def axe() -> str:
     """The source of axe-core, from npm."""
-    folder = tmp_path_factory.mktemp("axe")
-    npm = shutil.which("npm")
-    command = [
-        npm or "npm",
-        "install",
-        "--silent",
-        "--ignore-scripts",
-        "--no-audit",
-        "--no-fund",
-        "--prefix",
-        str(folder),
-        AXE,
-    ]
-    if npm is None or subprocess.run(command, capture_output=True).returncode:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("npm is missing, or reaches no registry")
-    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
+    return (installed() / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8")
 
 
 def sized(page: Browser, width: int, height: int = 900) -> None:
