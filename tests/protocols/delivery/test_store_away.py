@@ -120,8 +120,8 @@ def test_what_fails_within_an_answer_never_becomes_part_of_it(shaky: Shaky, how:
     assert body.startswith(content), strange(content, body)
 
 
-def strange(received: bytes, body: bytes) -> tuple[int, bytes]:
-    """From where on an answer is not the body, and what stands there."""
+def strange(received: bytes, body: bytes) -> str:
+    """Where what came is not the body any more, and where in the body it is from."""
     pairs = enumerate(zip(received, body, strict=False))
-    same = next((place for place, (one, other) in pairs if one != other), len(body))
-    return same, received[same : same + 300]
+    at = next((place for place, (one, other) in pairs if one != other), len(body))
+    return f"byte {at} is followed by byte {body.find(received[at : at + 64])}"
