@@ -62,4 +62,5 @@ class Caller:
 
 
 ANONYMOUS = Caller()
+ADMIN_KEY_ID = "key_admin"  # the fixed key of the settings: it has no row
 ADMIN_SCOPES = frozenset(SCOPES)

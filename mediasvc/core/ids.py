@@ -8,6 +8,7 @@ import secrets
 import time
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32, lower case
+UPT_PREFIX = "upt_"  # how the secret of an upload token begins
 _FORM = {
     prefix: re.compile(rf"{prefix}_[0-9a-hjkmnp-tv-z]{{26,36}}", re.ASCII)
     for prefix in ("ast", "upl", "key", "lnk", "zip", "tsk", "run")
@@ -58,6 +59,15 @@ def new_key_id() -> str:
 def new_key_secret() -> str:
     """The secret a caller sends: `msk_` and 192 random bits."""
     return "msk_" + secrets.token_urlsafe(24)
+
+
+def new_upload_token_id() -> str:
+    return f"tok_{secrets.token_hex(16)}"
+
+
+def new_upload_token_secret() -> str:
+    """What stands in an upload token's URL: `upt_` and 192 random bits."""
+    return UPT_PREFIX + secrets.token_urlsafe(24)
 
 
 def new_blob_id() -> str:

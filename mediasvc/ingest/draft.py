@@ -56,12 +56,12 @@ MISMATCHING_OFFSET = _PROBLEMS + "mismatching-upload-offset"
 INCONSISTENT_LENGTH = _PROBLEMS + "inconsistent-upload-length"
 COMPLETED_UPLOAD = _PROBLEMS + "completed-upload"  # -04 to -11; the newest text has only the other two
 
-_SIGNS = ("upload-complete", "upload-incomplete", "upload-draft-interop-version", "upload-offset")
+SIGNS = ("upload-complete", "upload-incomplete", "upload-draft-interop-version", "upload-offset")
 
 
 def spoken(headers: Headers) -> bool:
     """Whether this request is of the draft; where it says `Tus-Resumable`, it is tus."""
-    return "tus-resumable" not in headers and any(sign in headers for sign in _SIGNS)
+    return "tus-resumable" not in headers and any(sign in headers for sign in SIGNS)
 
 
 def version(headers: Headers) -> int:

@@ -1,33 +1,22 @@
 """Who has an upload token: found by the secret in the URL's path, and a caller who may upload and nothing else."""
 
-import secrets
 from typing import Annotated
 
 from fastapi import Depends
 
 from mediasvc.bootstrap import sha256_of
-from mediasvc.core.access import Caller
+from mediasvc.core.access import ADMIN_KEY_ID, Caller
 from mediasvc.core.errors import Forbidden
+from mediasvc.core.ids import UPT_PREFIX
 from mediasvc.core.upload import UploadToken
 from mediasvc.web.deps import Desk, DeskDep
-
-PREFIX = "upt_"
-
-
-def new_secret() -> str:
-    """`upt_` and 192 random bits."""
-    return PREFIX + secrets.token_urlsafe(24)
-
-
-def new_token_id() -> str:
-    return f"tok_{secrets.token_hex(16)}"
 
 
 async def _bearing(token: str, desk: DeskDep) -> UploadToken:
     """Raises Forbidden, and never Unauthorised: a browser would ask its user for a password."""
     found = (
         await desk.house.catalogue.upload_token_by_secret(sha256_of(token))
-        if token.startswith(PREFIX)
+        if token.startswith(UPT_PREFIX)
         else None
     )
     if found is None or not await _owner_lives(desk, found.owner):
@@ -39,7 +28,7 @@ async def _owner_lives(desk: Desk, owner: str) -> bool:
     """What a key gave to others ends with it."""
     key = await desk.house.catalogue.key(owner)
     if key is None:  # the fixed one of the settings has no row
-        return owner == "key_admin" and desk.house.admin_secret is not None
+        return owner == ADMIN_KEY_ID and desk.house.admin_secret is not None
     return key.live(desk.house.records.clock())
 
 

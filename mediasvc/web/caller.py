@@ -7,7 +7,7 @@ import hmac
 from collections.abc import Awaitable, Callable
 
 from mediasvc.catalogue.interface import Catalogue
-from mediasvc.core.access import ADMIN_SCOPES, ANONYMOUS, Caller
+from mediasvc.core.access import ADMIN_KEY_ID, ADMIN_SCOPES, ANONYMOUS, Caller
 from mediasvc.web.session import SCHEME, Sessions
 
 CallerOf = Callable[[bytes | None], Awaitable[Caller]]
@@ -39,7 +39,7 @@ def caller_resolver(
     behind a cookie, which arrives as `Authorization: Session …` (see `web/session.py`).
     """
     fixed = hashlib.sha256(admin_secret.encode()).digest() if admin_secret else None
-    admin = Caller("key_admin", ADMIN_SCOPES)
+    admin = Caller(ADMIN_KEY_ID, ADMIN_SCOPES)
 
     async def caller_of(authorization: bytes | None) -> Caller:
         secret = secret_in(authorization)

@@ -10,6 +10,7 @@ from collections.abc import Awaitable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mediasvc.core.errors import MediasvcError, TooLarge, Unauthorised
+from mediasvc.ingest import draft, tus
 from mediasvc.web.caller import CallerOf
 from mediasvc.web.errors import problem, request_id_of
 
@@ -20,15 +21,7 @@ LINGER_SECONDS = 0.5
 # Instead of Content-Length in an answer to a body that is still coming, where a proxy would take its last byte for the
 # end and hang up on a client that has yet to see it: nginx.conf turns it back.
 UNTIL_READ = b"x-content-length"
-_OF_UPLOADS = frozenset(
-    (
-        b"tus-resumable",
-        b"upload-complete",
-        b"upload-incomplete",
-        b"upload-draft-interop-version",
-        b"upload-offset",
-    )
-)
+_OF_UPLOADS = frozenset(name.encode() for name in ("tus-resumable", *draft.SIGNS))
 _PROTECTED = ("/v1/", "/b/", "/f/", "/i/", "/u/", "/metrics")
 
 
@@ -152,7 +145,7 @@ class TusSpoken:
             if message["type"] == "http.response.start":
                 headers = message.setdefault("headers", [])
                 if not any(name == b"tus-resumable" for name, _ in headers):
-                    message["headers"] = [*headers, (b"tus-resumable", b"1.0.0")]
+                    message["headers"] = [*headers, (b"tus-resumable", tus.VERSION.encode())]
             await send(message)
 
         await self._app(scope, receive, spoken_send)

@@ -76,6 +76,12 @@ class UploadsAt:
             answer.headers.update(told.headers)
             return answer
 
+    async def let_in(self, upload_id: str) -> None:
+        """A preflight ends here, once it is known that the caller may go on with this upload."""
+        if is_preflight(self.request.scope):
+            await self.desk.house.resumer.look(self.caller, upload_id)
+            raise Welcome
+
     def describe(self, allow: str) -> Response:
         """What OPTIONS answers: tus's words and the draft's, whoever asks."""
         limits = self._limits(None)
@@ -100,9 +106,7 @@ class UploadsAt:
         return self._named(outcome, answer)
 
     async def put_whole(self, upload_id: str) -> Response:
-        if is_preflight(self.request.scope):
-            await self.desk.house.resumer.look(self.caller, upload_id)
-            raise Welcome
+        await self.let_in(upload_id)
         headers = joined(self.request.headers.raw)
         append = Append(0, size=body_size(headers), completes=True, sha256=body_sha256(self.request))
         outcome = await self._append(upload_id, append)
@@ -117,9 +121,7 @@ class UploadsAt:
 
     async def complete_parts(self, upload_id: str) -> Response:
         """The answer is the asset, as that of a PUT; it may be asked for again."""
-        if is_preflight(self.request.scope):
-            await self.desk.house.resumer.look(self.caller, upload_id)
-            raise Welcome
+        await self.let_in(upload_id)
         outcome = await self.direct.complete(self.caller, upload_id)
         self.desk.ring()
         return self._progress(
@@ -140,9 +142,7 @@ class UploadsAt:
             case Begin():
                 return await self._begin(dialect, command, named)
         assert upload_id is not None
-        if is_preflight(self.request.scope):
-            await resumer.look(self.caller, upload_id)
-            raise Welcome
+        await self.let_in(upload_id)
         match command:
             case Append():
                 outcome = await self._append(upload_id, command)

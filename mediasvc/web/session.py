@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mediasvc.catalogue.interface import Catalogue
-from mediasvc.core.access import ADMIN_SCOPES, ANONYMOUS, Caller
+from mediasvc.core.access import ADMIN_KEY_ID, ADMIN_SCOPES, ANONYMOUS, Caller
 from mediasvc.core.errors import Unauthorised
 from mediasvc.core.origins import parse_origin
 from mediasvc.core.signing import Signer
@@ -24,7 +24,6 @@ COOKIE = "mediasvc_session"
 LIFETIME = 30 * 86400  # seconds
 PURPOSE = "session"
 SCHEME = b"Session "  # stands before a cookie's value where an Authorization header is expected
-ADMIN_ID = "key_admin"  # the fixed key of the settings: it has no row
 # A 401 that offers Basic makes browsers ask for a password by themselves, over the page that knows better.
 _CHALLENGE = (b"www-authenticate", b'Session realm="mediasvc"')
 
@@ -50,7 +49,7 @@ class Sessions:
     async def begin(self, secret: str) -> tuple[str, int] | None:
         """The cookie's value and the seconds it lives, for the bearer of a key; None where there is no such key."""
         sha256, now = hashlib.sha256(secret.encode()).hexdigest(), self._clock()
-        key_id, ends = ADMIN_ID, int(now) + LIFETIME
+        key_id, ends = ADMIN_KEY_ID, int(now) + LIFETIME
         if sha256 != self._admin_sha256:
             key = await self._catalogue.key_by_secret(sha256)
             if key is None:
@@ -69,8 +68,8 @@ class Sessions:
         now = self._clock()
         if not (ends.isascii() and ends.isdigit()) or len(ends) > 15 or int(ends) <= now:
             return ANONYMOUS
-        if key_id == ADMIN_ID:
-            caller, sha256 = Caller(ADMIN_ID, ADMIN_SCOPES), self._admin_sha256
+        if key_id == ADMIN_KEY_ID:
+            caller, sha256 = Caller(ADMIN_KEY_ID, ADMIN_SCOPES), self._admin_sha256
         else:
             key = await self._catalogue.key(key_id)
             if key is None or not key.live(now):
@@ -84,7 +83,7 @@ class Sessions:
 
     async def lives(self, caller: Caller) -> bool:
         """Whether a caller who was let in a while ago would still be."""
-        if caller.key_id is None or caller.key_id == ADMIN_ID:
+        if caller.key_id is None or caller.key_id == ADMIN_KEY_ID:
             return caller.key_id is not None
         key = await self._catalogue.key(caller.key_id)
         return key is not None and key.live(self._clock())

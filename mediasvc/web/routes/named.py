@@ -14,7 +14,6 @@ from mediasvc.core.ids import new_ulid
 from mediasvc.core.keys import decode_path, normalise_key
 from mediasvc.ingest import draft
 from mediasvc.ingest.admission import Admission, Wanted
-from mediasvc.ingest.fields import joined
 from mediasvc.ingest.receive import Received
 from mediasvc.web.deps import (
     BaseDep,
@@ -68,7 +67,7 @@ def _wanted(request: Request, bucket: str, key: str, name: str, *, replace: bool
         declared_type=said.declared_type,
         length=said.length,
         # Of a draft's digests one may be of this body alone: the dialect tells them apart.
-        sha256=None if draft.spoken(joined(request.headers.raw)) else body_sha256(request),
+        sha256=None if draft.spoken(request.headers) else body_sha256(request),
         tags=said.tags,
         metadata=said.metadata,
         expires_in=said.expires_in,
@@ -115,7 +114,7 @@ async def put_named(
     base: BaseDep,
     bell: BackgroundTasks,
 ) -> Response:
-    if draft.spoken(joined(request.headers.raw)):
+    if draft.spoken(request.headers):
         uploads = UploadsAt(request, desk, caller, base, base + UPLOADS)
         return await uploads.serve(None, named=admission.wanted)
     received = await _receive("put", desk, admission, request.stream())

@@ -6,9 +6,10 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from mediasvc.bootstrap import sha256_of
 from mediasvc.catalogue.interface import Gone
 from mediasvc.core.errors import BadBody, NotFound, TooLarge
+from mediasvc.core.ids import new_upload_token_id, new_upload_token_secret
 from mediasvc.core.keys import check_bucket_name, normalise_prefix
 from mediasvc.core.upload import UploadToken
-from mediasvc.web.bearer import TokenDep, caller_of, check_unused, new_secret, new_token_id
+from mediasvc.web.bearer import TokenDep, caller_of, check_unused
 from mediasvc.web.deps import BaseDep, CallerDep, DeskDep, key_ends_at
 from mediasvc.web.form import Form, IncomingFile
 from mediasvc.web.preflight import Welcome, is_preflight
@@ -41,11 +42,11 @@ async def create_token(
     await desk.house.doorkeeper.bucket_for_writing(caller, bucket)
     if not prefix.startswith(caller.prefix):
         raise NotFound(f"the key reaches nothing under {prefix!r}")
-    now, secret = desk.house.records.clock(), new_secret()
+    now, secret = desk.house.records.clock(), new_upload_token_secret()
     ends = [now + wanted.expires_in, await key_ends_at(desk, caller)]
     sizes = [size for size in (wanted.max_size, caller.max_asset_size) if size is not None]
     token = UploadToken(
-        id=new_token_id(),
+        id=new_upload_token_id(),
         secret_sha256=sha256_of(secret),
         owner=caller.key_id or "",
         bucket=bucket,

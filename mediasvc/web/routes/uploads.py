@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response, status
+from fastapi import APIRouter, Depends, Query, Request, Response, status
 from pydantic import ValidationError
 
 from mediasvc.core.errors import WrongContentType
@@ -13,7 +13,6 @@ from mediasvc.web.cursor import decode_cursor, encode_cursor
 from mediasvc.web.deps import BaseDep, CallerDep, DeskDep, require
 from mediasvc.web.errors import translate_validation
 from mediasvc.web.paths import UPLOAD, UPLOADS
-from mediasvc.web.preflight import Welcome, is_preflight
 from mediasvc.web.problems import problems
 from mediasvc.web.resumable import OF_ALL, OF_ONE, UploadsAt
 from mediasvc.web.schemas import AssetOut, rfc3339
@@ -27,6 +26,12 @@ from mediasvc.web.upload_schemas import (
     UploadOut,
 )
 
+
+def _uploads(request: Request, desk: DeskDep, caller: CallerDep, base: BaseDep) -> UploadsAt:
+    return UploadsAt(request, desk, caller, base, base + UPLOADS)
+
+
+UploadsDep = Annotated[UploadsAt, Depends(_uploads)]
 router = APIRouter(tags=["uploads"])
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _CREATION: dict[str, Any] = {
@@ -51,8 +56,7 @@ _APPEND: dict[str, Any] = {"requestBody": {"content": {tus.BODY_TYPE: _BINARY, d
     responses=problems(400, 401, 403, 404, 409, 412, 413, 415, 422, 429, 507),
     openapi_extra=_CREATION,
 )
-async def begin(request: Request, caller: CallerDep, desk: DeskDep, base: BaseDep) -> Response:
-    uploads = UploadsAt(request, desk, caller, base, base + UPLOADS)
+async def begin(request: Request, uploads: UploadsDep) -> Response:
     headers = joined(request.headers.raw)
     if tus.spoken(headers) or draft.spoken(headers):
         return await uploads.serve(None)
@@ -66,8 +70,8 @@ async def begin(request: Request, caller: CallerDep, desk: DeskDep, base: BaseDe
 
 
 @router.options(UPLOADS, include_in_schema=False)
-async def describe(request: Request, desk: DeskDep, base: BaseDep, caller: CallerDep) -> Response:
-    return UploadsAt(request, desk, caller, base, base + UPLOADS).describe(OF_ALL)
+async def describe(uploads: UploadsDep) -> Response:
+    return uploads.describe(OF_ALL)
 
 
 @router.get(
@@ -77,16 +81,14 @@ async def describe(request: Request, desk: DeskDep, base: BaseDep, caller: Calle
     responses=problems(400, 401, 403),
 )
 async def list_uploads(
-    request: Request,
+    uploads: UploadsDep,
     caller: CallerDep,
     desk: DeskDep,
-    base: BaseDep,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: str | None = None,
 ) -> UploadList:
     require(caller, "assets:write")
     found = await desk.house.catalogue.uploads(caller.key_id, decode_cursor(cursor), limit + 1)
-    uploads = UploadsAt(request, desk, caller, base, base + UPLOADS)
     page = [await uploads.told(upload) for upload in found[:limit]]
     return UploadList(
         uploads=page, next_cursor=encode_cursor(found[limit - 1].id if len(found) > limit else None)
@@ -99,14 +101,12 @@ async def list_uploads(
     summary="How far an upload has come; disturbs nobody",
     responses=problems(401, 403, 404, 410),
 )
-async def look(upload_id: str, request: Request, caller: CallerDep, desk: DeskDep, base: BaseDep) -> Response:
-    return await UploadsAt(request, desk, caller, base, base + UPLOADS).look(upload_id)
+async def look(upload_id: str, uploads: UploadsDep) -> Response:
+    return await uploads.look(upload_id)
 
 
-async def serve(
-    upload_id: str, request: Request, caller: CallerDep, desk: DeskDep, base: BaseDep
-) -> Response:
-    return await UploadsAt(request, desk, caller, base, base + UPLOADS).serve(upload_id)
+async def serve(upload_id: str, uploads: UploadsDep) -> Response:
+    return await uploads.serve(upload_id)
 
 
 _SERVED = problems(400, 401, 403, 404, 409, 410, 412, 413, 415, 422, 429, 507)
@@ -141,10 +141,8 @@ router.add_api_route(UPLOAD, serve, methods=["HEAD", "POST"], include_in_schema=
     responses=problems(400, 401, 403, 404, 409, 410, 413, 415, 422, 507),
     openapi_extra={"requestBody": {"content": {"*/*": _BINARY}}},
 )
-async def put_whole(
-    upload_id: str, request: Request, caller: CallerDep, desk: DeskDep, base: BaseDep
-) -> Response:
-    return await UploadsAt(request, desk, caller, base, base + UPLOADS).put_whole(upload_id)
+async def put_whole(upload_id: str, uploads: UploadsDep) -> Response:
+    return await uploads.put_whole(upload_id)
 
 
 @router.post(
@@ -158,15 +156,11 @@ async def put_whole(
 async def sign_parts(
     upload_id: str,
     numbers: Annotated[str, Query(pattern=r"^[0-9]{1,5}(,[0-9]{1,5}){0,999}$", examples=["1,2,3"])],
-    request: Request,
+    uploads: UploadsDep,
     caller: CallerDep,
     desk: DeskDep,
-    base: BaseDep,
 ) -> PartUrlList:
-    uploads = UploadsAt(request, desk, caller, base, base + UPLOADS)
-    if is_preflight(request.scope):
-        await desk.house.resumer.look(caller, upload_id)
-        raise Welcome
+    await uploads.let_in(upload_id)
     until = rfc3339(desk.house.records.clock() + SIGNED_SECONDS)
     signed = await uploads.direct.sign(caller, upload_id, [int(number) for number in numbers.split(",")])
     parts = [
@@ -183,10 +177,7 @@ async def sign_parts(
     summary="List the parts that are in the store",
     responses=problems(401, 403, 404, 409, 410),
 )
-async def list_parts(
-    upload_id: str, request: Request, caller: CallerDep, desk: DeskDep, base: BaseDep
-) -> SentPartList:
-    uploads = UploadsAt(request, desk, caller, base, base + UPLOADS)
+async def list_parts(upload_id: str, uploads: UploadsDep, caller: CallerDep) -> SentPartList:
     there = await uploads.direct.parts(caller, upload_id)
     parts = [SentPartOut(number=number, size=there[number].size) for number in sorted(there)]
     return SentPartList(parts=parts)
@@ -199,15 +190,10 @@ async def list_parts(
     description="Size, SHA-256 and type are looked at in the store before anything is to be seen. May be repeated.",
     responses=problems(400, 401, 403, 404, 409, 410, 412, 413, 415, 422, 507),
 )
-async def complete(
-    upload_id: str, request: Request, caller: CallerDep, desk: DeskDep, base: BaseDep
-) -> Response:
-    return await UploadsAt(request, desk, caller, base, base + UPLOADS).complete_parts(upload_id)
+async def complete(upload_id: str, uploads: UploadsDep) -> Response:
+    return await uploads.complete_parts(upload_id)
 
 
 @router.options(UPLOAD, include_in_schema=False)
-async def describe_one(
-    upload_id: str, request: Request, desk: DeskDep, base: BaseDep, caller: CallerDep
-) -> Response:
-    uploads = UploadsAt(request, desk, caller, base, base + UPLOADS)
+async def describe_one(uploads: UploadsDep) -> Response:
     return uploads.describe(OF_ONE)
