@@ -15,8 +15,8 @@ from tests.ceph import Ceph
 from tests.servers import Server, running
 
 MIB = 1 << 20
-SLICED = 2 * MIB + 600_001  # several slices of the cache, the last one not full
-STREAMED = 65 * MIB  # more than the slice cache takes
+CACHED = 2 * MIB + 600_001
+STREAMED = 65 * MIB  # more than the cache takes
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class _Kind:
     store: str
     delivery: str
     plan: str
-    size: int = SLICED
+    size: int = CACHED
     cold: bool = False
 
 
@@ -77,8 +77,8 @@ MODES = {
     "direct-s3": _Kind("s3", "direct", "stream"),
     "nginx-disk": _Kind("disk", "nginx", "nginx"),
     "nginx-s3": _Kind("s3", "nginx", "nginx", STREAMED),
-    "nginx-slices-warm": _Kind("s3", "nginx", "nginx"),
-    "nginx-slices-cold": _Kind("s3", "nginx", "nginx", cold=True),
+    "nginx-cache-warm": _Kind("s3", "nginx", "nginx"),
+    "nginx-cache-cold": _Kind("s3", "nginx", "nginx", cold=True),
 }
 REDIRECT = _Kind("s3", "redirect", "redirect")
 

@@ -146,14 +146,14 @@ class BehindNginx(Server):
 
     @property
     def nginx_dir(self) -> Path:
-        """What nginx works in: its configuration, `slices`, temporary files."""
+        """What nginx works in: its configuration, its cache, temporary files."""
         (folder,) = self._temporary.glob("mediasvc-nginx-*")
         return folder
 
     @property
     def cache_dir(self) -> Path:
-        """Where nginx keeps slices of what is in S3."""
-        return self.nginx_dir / "slices"
+        """Where nginx keeps what it fetched from S3."""
+        return self.nginx_dir / "cache"
 
 
 @contextlib.contextmanager

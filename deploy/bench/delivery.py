@@ -97,12 +97,12 @@ def small(place: Workplace, pair: Pair, static: Server) -> Iterator[Figure]:
 
 
 def from_s3(place: Workplace, s3: Gateway, pair: Pair, static: Server) -> Iterator[Figure]:
-    """A file too large for the slice cache and one that just fits, the second one from the warm cache."""
-    large, sliced = place.file(512), place.file(64)
+    """A file too large for the cache and one that just fits, the second one from the warm cache."""
+    large, cached = place.file(512), place.file(64)
     mine = Transfers(pair, put(pair, large), large.stat().st_size)
     direct = Transfers(pair, presigned(s3, large), large.stat().st_size)
-    warm = Transfers(pair, put(pair, sliced), sliced.stat().st_size)
-    theirs = Transfers(static, f"{static.url}/{sliced.name}", sliced.stat().st_size)
+    warm = Transfers(pair, put(pair, cached), cached.stat().st_size)
+    theirs = Transfers(static, f"{static.url}/{cached.name}", cached.stat().st_size)
     fetch(warm.url, 1)
     for _ in range(place.rounds):
         for transfers in (direct, mine, theirs, warm):
@@ -111,7 +111,7 @@ def from_s3(place: Workplace, s3: Gateway, pair: Pair, static: Server) -> Iterat
     yield Figure("512 MiB from S3 ÷ the store itself", direct.seconds / mine.seconds, "×", 0.5, True, note)
     note = f"{warm.told()}; static {1e-6 / theirs.seconds:.0f} MB/s"
     ratio = theirs.seconds / warm.seconds
-    yield Figure("64 MiB from the warm slice cache ÷ nginx static", ratio, "×", 0.6, True, note)
+    yield Figure("64 MiB from the warm cache ÷ nginx static", ratio, "×", 0.6, True, note)
     written = pair.log.read_text(errors="replace").count("buffered to a temporary file")
     yield Figure("answers that nginx put into temporary files", written, "", 0, False)
 

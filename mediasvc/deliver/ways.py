@@ -20,9 +20,8 @@ from mediasvc.core.value import value
 from mediasvc.deliver.plan import HandToNginx, Header, Headers, Plan, Redirect, SendFile, Stream
 from mediasvc.store.interface import BlobStore, Presigned
 
-LARGEST_SLICED = 64 * 1024 * 1024  # bytes; the first time, slices are slower than one stream
-SLICES_SECONDS = 12 * 3600  # every slice of a download, however slow, is asked for with the same URL
-PLAIN_SECONDS = 300
+LARGEST_CACHED = 64 * 1024 * 1024  # bytes; a reader who goes away soon still costs the whole of it
+URL_SECONDS = 300
 
 # Under which names nginx is told what the client gets to see; the rest go by their own.
 _FOR_NGINX: Mapping[bytes, bytes] = {
@@ -132,7 +131,7 @@ class _FromDisk:
 
 
 class _FromS3:
-    """nginx fetches the blob, in slices that it keeps, or in one stream with the range that we say."""
+    """nginx has the blob in its cache, or fetches the range that we say; a whole that is not large, to keep it."""
 
     def __init__(self, presigned: Presigned, us: Way) -> None:
         self._presigned = presigned
@@ -140,15 +139,14 @@ class _FromS3:
 
     def __call__(self, answer: Answer) -> Plan:
         spans, size = answer.spans, answer.source.size
-        if _judged_again(answer) or (spans is not None and len(spans) > 1):
+        # Of what it has in its cache nginx cuts the client's range itself. The store takes one range at a time.
+        if _judged_again(answer) or not answer.plain_range or (spans is not None and len(spans) > 1):
             return _at_rate(self._us(answer), answer)
-        # Of slices nginx cuts the client's range itself; there is no slice of nothing. All slices but the first are
-        # judged by If-Range without knowing our ETag: nginx would send the whole of them.
-        sliced = 0 < size <= LARGEST_SLICED and answer.plain_range and b"if-range" not in answer.asked
+        whole = spans is None or spans[0] == Span(0, size)
         blob_id = answer.source.blob_id
-        url = self._presigned.inside(blob_id, seconds=SLICES_SECONDS if sliced else PLAIN_SECONDS)
+        url = self._presigned.inside(blob_id, seconds=URL_SECONDS)
         told = [
-            (b"x-accel-redirect", b"@s3slice" if sliced else b"@s3"),
+            (b"x-accel-redirect", b"@s3cache" if whole and size <= LARGEST_CACHED else b"@s3"),
             (b"x-s3-uri", url.target.encode()),
             (b"x-s3-host", url.host.encode()),
             (b"x-s3-cache-id", blob_id.encode()),
@@ -181,7 +179,7 @@ class _Redirected:
         told = dict(answer.headers)
         url = self._presigned.outside(
             answer.source.blob_id,
-            seconds=PLAIN_SECONDS,
+            seconds=URL_SECONDS,
             answer={
                 "response-cache-control": told[b"cache-control"].decode(),
                 "response-content-disposition": told[b"content-disposition"].decode(),

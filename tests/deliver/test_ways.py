@@ -14,7 +14,7 @@ from mediasvc.core.ranges import parse
 from mediasvc.core.span import Span
 from mediasvc.core.tally import Delivery
 from mediasvc.deliver.plan import HandToNginx, Plan, Redirect, SendFile, Stream
-from mediasvc.deliver.ways import LARGEST_SLICED, Answer, Ways
+from mediasvc.deliver.ways import LARGEST_CACHED, Answer, Ways
 from mediasvc.store.credentials import Credentials
 from mediasvc.store.interface import PresignedUrl
 from mediasvc.store.presign import Presigner
@@ -129,12 +129,12 @@ def test_what_nginx_is_told_follows_the_asset_and_not_the_answer_before() -> Non
 
 
 def test_of_a_blob_in_s3_nginx_learns_the_address_and_the_range() -> None:
-    made = plan("nginx", S3, answer({"range": "bytes=-10"}, size=LARGEST_SLICED + 1))
+    made = plan("nginx", S3, answer({"range": "bytes=-10"}, size=LARGEST_CACHED + 1))
     assert made.status == 206
     assert header(made, "x-accel-redirect") == "@s3"
     assert header(made, "x-s3-host") == "inside:9000"
     assert header(made, "x-s3-cache-id") == BLOB
-    assert header(made, "x-s3-range") == f"bytes={LARGEST_SLICED - 9}-{LARGEST_SLICED}"
+    assert header(made, "x-s3-range") == f"bytes={LARGEST_CACHED - 9}-{LARGEST_CACHED}"
     uri = urlsplit(header(made, "x-s3-uri") or "")
     assert uri.path == f"/store/{BLOB}"
     assert dict(parse_qsl(uri.query))["X-Amz-Expires"] == "300"
@@ -160,28 +160,28 @@ ASKED = {
     "If-Match": ({"if-match": '"0"'}, True),
     "If-Unmodified-Since": ({"if-unmodified-since": "Thu, 01 Jan 1970 00:16:40 GMT"}, True),
 }
-# Who sends the bytes then: nginx (in one stream: "plain"), the store, or we.
+# Who sends the bytes then: nginx (from S3 in a "part", or the whole, to keep it), the store, or we.
 BY = {
-    "nothing": ("nginx", "slices", "store"),
-    "one range": ("nginx", "slices", "store"),
-    "an open range": ("nginx", "slices", "store"),
-    "an end": ("nginx", "slices", "store"),
-    "a range in capitals": ("us", "plain", "us"),
-    "a range with tabs": ("us", "plain", "us"),
-    "a range and an empty one": ("us", "plain", "us"),
-    "a range that counts beside If-Range": ("nginx", "plain", "us"),
-    "a range that does not count": ("us", "plain", "us"),
-    "another unit": ("us", "plain", "us"),
-    "a malformed range": ("us", "plain", "us"),
+    "nothing": ("nginx", "whole", "store"),
+    "one range": ("nginx", "part", "store"),
+    "an open range": ("nginx", "part", "store"),
+    "an end": ("nginx", "part", "store"),
+    "a range in capitals": ("us", "us", "us"),
+    "a range with tabs": ("us", "us", "us"),
+    "a range and an empty one": ("us", "us", "us"),
+    "a range that counts beside If-Range": ("nginx", "part", "us"),
+    "a range that does not count": ("us", "us", "us"),
+    "another unit": ("us", "us", "us"),
+    "a malformed range": ("us", "us", "us"),
     "two ranges": ("nginx", "us", "us"),
-    "two ranges, one of which is left": ("nginx", "slices", "us"),
-    "ranges that are more than the whole": ("us", "plain", "us"),
-    "If-None-Match": ("nginx", "slices", "store"),
-    "If-Modified-Since": ("nginx", "slices", "us"),
+    "two ranges, one of which is left": ("nginx", "part", "us"),
+    "ranges that are more than the whole": ("us", "us", "us"),
+    "If-None-Match": ("nginx", "whole", "store"),
+    "If-Modified-Since": ("nginx", "whole", "us"),
     "If-Match": ("us", "us", "us"),
     "If-Unmodified-Since": ("us", "us", "us"),
 }
-_SENDERS = {"/": "nginx", "@s3slice": "slices", "@s3": "plain"}
+_SENDERS = {"/": "nginx", "@s3cache": "whole", "@s3": "part"}
 
 
 @pytest.mark.parametrize("asked", ASKED)
@@ -205,14 +205,23 @@ def test_only_what_is_read_alike_is_left_to_others(delivery: str, store: Any, in
 
 
 @pytest.mark.parametrize(
-    ("size", "location"),
-    [(0, "@s3"), (1, "@s3slice"), (LARGEST_SLICED, "@s3slice"), (LARGEST_SLICED + 1, "@s3")],
+    ("size", "field", "location"),
+    [
+        (0, None, "@s3cache"),
+        (1, None, "@s3cache"),
+        (1, "bytes=0-", "@s3cache"),  # a player's first question
+        (LARGEST_CACHED, None, "@s3cache"),
+        (LARGEST_CACHED, "bytes=-99999999999", "@s3cache"),
+        (LARGEST_CACHED, "bytes=1-", "@s3"),
+        (LARGEST_CACHED + 1, None, "@s3"),
+        (LARGEST_CACHED + 1, "bytes=0-", "@s3"),
+    ],
 )
-def test_slices_are_for_what_is_small_and_not_empty(size: int, location: str) -> None:
-    made = plan("nginx", S3, answer(size=size))
+def test_the_cache_keeps_what_is_not_large_and_asked_for_whole(
+    size: int, field: str | None, location: str
+) -> None:
+    made = plan("nginx", S3, answer({"range": field} if field else {}, size=size))
     assert header(made, "x-accel-redirect") == location
-    expires = dict(parse_qsl(header(made, "x-s3-uri") or ""))["X-Amz-Expires"]
-    assert int(expires) == (12 * 3600 if location == "@s3slice" else 300)
 
 
 @pytest.mark.parametrize("store", [DISK, S3], ids=["disk", "S3"])

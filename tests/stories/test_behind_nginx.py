@@ -19,7 +19,7 @@ from tests.ceph import Ceph
 from tests.servers import BEHIND_NGINX, BehindNginx, Server, behind_nginx
 
 NGINX_CONF = Path(__file__).parents[2] / "nginx.conf"
-SMALL, LARGE = os.urandom(3_300_001), os.urandom(66 << 20)  # through the slice cache, and too large for it
+SMALL, LARGE = os.urandom(3_300_001), os.urandom(66 << 20)  # through the cache, and too large for it
 
 
 def children(pid: int) -> dict[int, str]:
@@ -237,7 +237,7 @@ def test_a_site_line_it_does_not_know_stops_it_too(tmp_path):
     assert "# ssl_certificate /etc/x.pem;" in done.stderr
 
 
-@pytest.mark.parametrize("body", [SMALL, LARGE], ids=["sliced", "streamed"])
+@pytest.mark.parametrize("body", [SMALL, LARGE], ids=["cached", "streamed"])
 def test_bytes_in_s3_leave_by_nginx_and_no_temporary_file(pair_on_s3, body):
     key = f"/b/media/{len(body)}.bin"
     with pair_on_s3.client() as client:

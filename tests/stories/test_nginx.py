@@ -133,7 +133,7 @@ def block(name: str) -> list[str]:
 
 
 def test_all_three_ways_tell_the_client_the_same():
-    ways = ("/_blobs/", "@s3", "@s3slice")
+    ways = ("/_blobs/", "@s3", "@s3cache")
     told = [
         {line for line in block(way) if "add_header" in line and "Accept-Ranges" not in line} for way in ways
     ]
@@ -142,5 +142,5 @@ def test_all_three_ways_tell_the_client_the_same():
 
 
 def test_both_ways_to_the_store_hide_the_same():
-    hidden = [[line for line in block(name) if "proxy_hide_header" in line] for name in ("@s3", "@s3slice")]
+    hidden = [[line for line in block(name) if "proxy_hide_header" in line] for name in ("@s3", "@s3cache")]
     assert hidden[0] == hidden[1] != []

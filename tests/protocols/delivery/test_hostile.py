@@ -83,7 +83,7 @@ ESCAPES = [
     "/b/public/..%2fmedia/secret", "/b/public%2f..%2fmedia/secret", "/f/../b/media/secret",
     "/f/ast_x/../../b/media/secret", "/i/thumb/..%2f..%2f{blob}.webp", "/f/{blob}/x", "/b/blobs/{blob}",
     "/_blobs/../admin.key", "/_blobs/..%2fadmin.key", "/_blobs/%2e%2e/admin.key", "/../../../../etc/passwd",
-    "/@s3", "/@s3slice", "/%40s3", "/.refused", "/@gone", "/_preflight", "/z/../../etc/passwd", "/catalogue.db",
+    "/@s3", "/@s3cache", "/%40s3", "/.refused", "/@gone", "/_preflight", "/z/../../etc/passwd", "/catalogue.db",
     "/b/public/" + "a/" * 2000, "/f/" + "%2e%2e%2f" * 100 + "etc/passwd",
 ]  # fmt: skip
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.ceph import Ceph
-from tests.modes import MODES, SLICED, Mode, mode
+from tests.modes import MODES, CACHED, Mode, mode
 from tests.protocols import wire
 from tests.store.fault_proxy import FaultProxy
 
@@ -67,7 +67,7 @@ def test_a_store_that_is_away_is_told_and_no_cache_keeps_that(shaky: Shaky) -> N
     assert shaky.client.get(url).content == shaky.body
 
 
-@pytest.mark.parametrize("spared", [100, 1_000_000, 1_500_000], ids=["in the head", "in a slice", "later"])
+@pytest.mark.parametrize("spared", [100, 1_000_000, 1_500_000], ids=["in the head", "within", "later"])
 def test_a_store_that_breaks_off_is_never_a_whole_answer(shaky: Shaky, spared: int) -> None:
     url = shaky.new_asset(f"breaks-{spared}")
     shaky.store.spared = spared
@@ -93,7 +93,7 @@ def test_a_store_that_breaks_off_is_never_a_whole_answer(shaky: Shaky, spared: i
 @pytest.mark.parametrize("how", ["the store goes away", "the blob goes", "the asset is replaced"])
 def test_what_fails_within_an_answer_never_becomes_part_of_it(shaky: Shaky, how: str) -> None:
     """A client reads slowly meanwhile: what it gets is right as far as it goes, and not taken for the whole."""
-    body = os.urandom(shaky.mode.size + (30 << 20 if shaky.mode.size == SLICED else 0))
+    body = os.urandom(shaky.mode.size + (30 << 20 if shaky.mode.size == CACHED else 0))
     url = f"/b/public/{how.replace(' ', '-')}"
     kept = shaky.mode.blobs()
     assert shaky.client.put(url, content=body).status_code == 201
