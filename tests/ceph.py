@@ -38,6 +38,7 @@ class Ceph:
         self.endpoint = f"http://127.0.0.1:{self._port}"
         self.tls_endpoint = f"https://127.0.0.1:{self._port + 1}"
         self.ca_bundle = self._folder / "tls" / "ca.pem"
+        self._made: list[str] = []
 
     @property
     def keys(self) -> dict[str, str]:
@@ -85,12 +86,24 @@ class Ceph:
         )
 
     def new_bucket(self) -> str:
-        """An empty bucket of its own name."""
+        """An empty bucket of its own name; `empty_buckets` takes what was put into it."""
         name = f"test-{secrets.token_hex(6)}"
+        self._made.append(name)
         client = self.client()
         client.create_bucket(Bucket=name)
         client.close()
         return name
+
+    def empty_buckets(self) -> None:
+        """Give back the room of all buckets of `new_bucket`: a service that is full does not answer any more."""
+        client = self.client()
+        for bucket in self._made:
+            for key in self.keys_of(bucket):
+                client.delete_object(Bucket=bucket, Key=key)
+            for upload in client.list_multipart_uploads(Bucket=bucket).get("Uploads", []):
+                client.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+        client.close()
+        self._made.clear()
 
     def unfinished(self, bucket: str) -> list[str]:
         """The keys of multipart uploads that are neither completed nor aborted."""

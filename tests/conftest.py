@@ -12,6 +12,8 @@ from tests.ceph import Ceph, refuse_without_ceph
 from tests.modes import MODES
 from tests.servers import Server, running
 
+_CEPH = pytest.StashKey[Ceph]()
+
 
 class ByServers(LoadScopeScheduling):
     """With `-n 2`: the tests of a mode of delivery, or else of a module, run in one process. They share servers."""
@@ -38,15 +40,24 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="session")
-def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ceph]:
+def ceph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ceph]:
     """One real S3 service for all tests, each of which makes a bucket of its own."""
     refuse_without_ceph()
     ceph = Ceph(tmp_path_factory.mktemp("ceph"))
     ceph.up()
+    request.config.stash[_CEPH] = ceph
     try:
         yield ceph
     finally:
         ceph.down()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _room_in_ceph(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a module's tests have put into their buckets goes with it."""
+    yield
+    if _CEPH in request.config.stash:
+        request.config.stash[_CEPH].empty_buckets()
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.ceph import Ceph
-from tests.modes import MODES, CACHED, Mode, mode
+from tests.modes import CACHED, MODES, Mode, mode
 from tests.protocols import wire
 from tests.store.fault_proxy import FaultProxy
 
