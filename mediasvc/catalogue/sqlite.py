@@ -143,7 +143,7 @@ class SqliteCatalogue(CoreReads):
         try:
             with telling():
                 try:
-                    await self._writer.begin(deadline)
+                    self._writer.begin(deadline)
                     yield self._writer
                 except BaseException:
                     await settled(asyncio.ensure_future(self._writer.rollback()))

@@ -108,31 +108,48 @@ class SqliteWriter:
         self._thread = ThreadPoolExecutor(1, "catalogue-writer")
         self._engine = _engine(partial(connect, path), StaticPool)
         self._opened: sa.Connection | None = None
+        self._to_begin = False
+        self._deadline = 0.0
 
-    async def begin(self, deadline: float) -> None:
-        """Wait for other processes here, not in the thread: a caller that gives up goes at once."""
-        pause = 0.001
-        while True:
-            try:
-                return await self._run(lambda: self._control("BEGIN IMMEDIATE"))
-            except sqlite3.OperationalError as error:
-                if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                    raise
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 0.05)
+    def begin(self, deadline: float) -> None:
+        """The first statement begins the transaction, in the same trip into the thread; it waits for other processes
+        until `deadline` (of `time.monotonic`)."""
+        self._to_begin, self._deadline = True, deadline
 
     async def commit(self) -> None:
-        await self._run(lambda: self._control("COMMIT"))
+        if not self._to_begin:
+            await self._run(lambda: self._control("COMMIT"))
 
     async def rollback(self) -> None:
         """Also where none is under way: SQLite may have rolled back by itself (a full disk)."""
         await self._run(lambda: self._control("ROLLBACK", only_within=True))
 
     async def rows(self, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
-        return await self._run(lambda: self._connection().execute(statement).all())
+        return await self._within(lambda connection: connection.execute(statement).all())
 
     async def change(self, statement: sa.Executable, values: Sequence[Mapping[str, Any]] = ()) -> int:
-        return await self._run(lambda: self._connection().execute(statement, values or None).rowcount)
+        return await self._within(
+            lambda connection: connection.execute(statement, values or None).rowcount
+        )
+
+    async def _within(self, work: Callable[[sa.Connection], T]) -> T:
+        """`work` in the transaction. Other processes are waited for here, not in the thread: a caller that gives up
+        goes at once."""
+        pause = 0.001
+        while True:
+            try:
+                return await self._run(lambda: work(self._begun()))
+            except sqlite3.OperationalError as error:  # of the BEGIN: what fails in a statement is SQLAlchemy's
+                if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > self._deadline:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 0.05)
+
+    def _begun(self) -> sa.Connection:
+        if self._to_begin:
+            self._control("BEGIN IMMEDIATE")
+            self._to_begin = False
+        return self._connection()
 
     def _connection(self) -> sa.Connection:
         if self._opened is None:
