@@ -128,9 +128,7 @@ class SqliteWriter:
         return await self._within(lambda connection: connection.execute(statement).all())
 
     async def change(self, statement: sa.Executable, values: Sequence[Mapping[str, Any]] = ()) -> int:
-        return await self._within(
-            lambda connection: connection.execute(statement, values or None).rowcount
-        )
+        return await self._within(lambda connection: connection.execute(statement, values or None).rowcount)
 
     async def _within(self, work: Callable[[sa.Connection], T]) -> T:
         """`work` in the transaction. Other processes are waited for here, not in the thread: a caller that gives up
@@ -139,7 +137,9 @@ class SqliteWriter:
         while True:
             try:
                 return await self._run(lambda: work(self._begun()))
-            except sqlite3.OperationalError as error:  # of the BEGIN: what fails in a statement is SQLAlchemy's
+            except (
+                sqlite3.OperationalError
+            ) as error:  # of the BEGIN: what fails in a statement is SQLAlchemy's
                 if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > self._deadline:
                     raise
             await asyncio.sleep(pause)

@@ -70,6 +70,10 @@ class Incoming:
         self._direct = False
         self._published = False
 
+    @property
+    def opened(self) -> bool:
+        return self._fd >= 0
+
     @disk_errors()
     def create(self) -> None:
         # A task that is run again after a crash finds its own debris under the same id.

@@ -142,9 +142,9 @@ class LocalStore:
         incoming = Incoming(self._incoming / blob_id, final)
         with self._writers.alone(blob_id):
             try:
-                await in_thread(self._writers.threads, incoming.create)
-                await self._writers.write(incoming, body, digests.update)
-                await in_thread(self._writers.threads, incoming.publish)
+                await self._writers.write(
+                    incoming, body, digests.update, first=incoming.create, last=incoming.publish
+                )
                 await self._way_down.sync(final)
             except BaseException:
                 await in_thread(self._writers.threads, incoming.remove)

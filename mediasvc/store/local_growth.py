@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from mediasvc.core.errors import StoreFault, StoreFull
@@ -39,13 +40,20 @@ class LocalGrowth:
         broken: Exception | None = None
         with self._writers.alone(growing.blob_id):
             try:
-                await in_thread(self._writers.threads, incoming.reopen, growing.size)
-                try:
-                    await self._writers.write(incoming, came, feed)
-                except (StoreFull, StoreFault) as error:
-                    broken = error
+                await self._writers.write(
+                    incoming,
+                    came,
+                    feed,
+                    first=partial(incoming.reopen, growing.size),
+                    last=incoming.close,
+                )
+            except (StoreFull, StoreFault) as error:
+                if not incoming.opened:
+                    raise
+                broken = error
             finally:
-                await in_thread(self._writers.threads, incoming.close)
+                if incoming.opened:
+                    await in_thread(self._writers.threads, incoming.close)
         yield replace(growing, size=incoming.written)
         if broken := broken or came.error:
             raise broken

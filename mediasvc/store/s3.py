@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterable, AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 
 from mediasvc.core.errors import StartupRefused, StoreUnavailable
 from mediasvc.core.span import Span
@@ -20,8 +21,8 @@ from mediasvc.store.s3_kept import remove, remove_tails, tails_there
 from mediasvc.store.s3_presigned import S3Presigned
 from mediasvc.store.s3_send import Sender
 from mediasvc.store.s3_upload import Outgoing
-from mediasvc.store.slabs import in_turn
-from mediasvc.store.threads import unbroken
+from mediasvc.store.slabs import in_turn, slabs
+from mediasvc.store.threads import Line, unbroken
 from mediasvc.store.url import S3Url
 
 IN_FLIGHT = LARGEST  # bytes of parts being sent, of all uploads together
@@ -113,7 +114,9 @@ class S3Store:
         self._sender.memory.begin()
         outgoing = Outgoing(self._sender, blob_id, plan, digests)
         try:
-            async with aclosing(in_turn(self._hashers, body, outgoing.absorb)) as absorbed:
+            hashing = Line(self._hashers)
+            absorbing = in_turn(slabs(body), lambda slab: [hashing.add(partial(outgoing.absorb, slab))])
+            async with aclosing(absorbing) as absorbed:
                 async for full in absorbed:
                     outgoing.look_after_parts()
                     for part in full:

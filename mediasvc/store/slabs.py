@@ -8,8 +8,8 @@ does (measured), so slabs are reused.
 import asyncio
 import mmap
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable
-from concurrent.futures import Executor, Future
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
+from concurrent.futures import Future
 from contextlib import aclosing
 from typing import TypeVar
 
@@ -93,37 +93,33 @@ async def slabs(body: AsyncIterable[bytes | memoryview]) -> AsyncGenerator[memor
 
 
 async def in_turn(
-    pool: Executor, body: AsyncIterable[bytes | memoryview], work: Callable[[memoryview], T]
+    full: AsyncGenerator[memoryview, None], begin: Callable[[memoryview], Sequence["Future[T]"]]
 ) -> AsyncGenerator[T, None]:
-    """What `work` makes of each slab, in order, in threads: one at work, one that follows it, while the next arrives.
+    """What is made of each slab, in order: two of them are at work, while the next arrives.
 
-    The one that follows needs no word from the event loop, which may be busy receiving. When this generator is left,
-    by whatever way, no thread is at work any more.
+    `begin` gives what becomes of a slab in threads; the outcome of the first of these is what is given, once all have
+    ended. When this generator is left, by whatever way, no thread is at work on a slab any more.
     """
-
-    def work_on(slab: memoryview, before: "Future[T] | None") -> T:
-        if before is not None:
-            before.result()  # what that failed with, we fail with
-        made = work(slab)
-        give_back(slab)
-        return made
-
-    working: deque[Future[T]] = deque()
+    working: deque[tuple[memoryview, Sequence[Future[T]]]] = deque()
     try:
-        async with aclosing(slabs(body)) as full:
+        async with aclosing(full):
             async for slab in full:
                 if len(working) == AT_WORK:
                     yield await _outcome(working)
-                working.append(pool.submit(work_on, slab, working[-1] if working else None))
+                working.append((slab, begin(slab)))
         while working:
             yield await _outcome(working)
     finally:
-        while working:
-            await ended(asyncio.wrap_future(working.popleft()))
+        for _, futures in working:
+            for future in futures:
+                await ended(asyncio.wrap_future(future))
 
 
-async def _outcome(working: "deque[Future[T]]") -> T:
-    """Of the first; it stays in the queue until it has ended."""
-    outcome = await unbroken(asyncio.wrap_future(working[0]))
+async def _outcome(working: "deque[tuple[memoryview, Sequence[Future[T]]]]") -> T:
+    """Of the first slab; it stays in the queue until it is done with."""
+    slab, futures = working[0]
+    for future in futures:
+        await unbroken(asyncio.wrap_future(future))
     working.popleft()
-    return outcome
+    give_back(slab)
+    return futures[0].result()

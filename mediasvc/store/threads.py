@@ -1,9 +1,11 @@
 """Blocking work in threads that is never abandoned: no file or buffer is let go of under a running thread."""
 
 import asyncio
+import threading
+from collections import deque
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
-from typing import ParamSpec, TypeVar
+from concurrent.futures import Executor, Future
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,3 +35,45 @@ async def unbroken(work: Awaitable[T]) -> T:
 async def in_thread(pool: Executor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """The outcome of `function`, run in the pool to its end even when we are cancelled meanwhile."""
     return await unbroken(asyncio.wrap_future(pool.submit(function, *args, **kwargs)))
+
+
+class Line:
+    """Work that is done one after another, by one thread of the pool at a time.
+
+    What is added goes on without a word from the event loop, which may be busy receiving. What one thing failed with,
+    all after it fail with.
+    """
+
+    def __init__(self, pool: Executor) -> None:
+        self._pool = pool
+        self._waiting: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._lock = threading.Lock()
+        self._failed: BaseException | None = None
+        self.busy = False
+
+    def add(self, work: Callable[[], T]) -> "Future[T]":
+        future: Future[T] = Future()
+        with self._lock:
+            self._waiting.append((future, work))
+            if self.busy:
+                return future
+            self.busy = True
+        self._pool.submit(self._work)
+        return future
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self.busy = False
+                    return
+                future, work = self._waiting.popleft()
+            if self._failed is None:
+                try:
+                    outcome = work()
+                except BaseException as error:
+                    self._failed = error
+                else:
+                    future.set_result(outcome)
+                    continue
+            future.set_exception(self._failed)

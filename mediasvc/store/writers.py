@@ -1,11 +1,14 @@
 """The threads that write bodies to the disk, while others look at the same bytes."""
 
-from collections.abc import AsyncIterable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
+from functools import partial
 
 from mediasvc.store.disk import Incoming
-from mediasvc.store.slabs import in_turn
+from mediasvc.store.slabs import in_turn, slabs
+from mediasvc.store.threads import Line, ended, unbroken
 
 PARALLEL = 256 * 1024  # bytes from which a second thread is worth its while
 
@@ -34,23 +37,53 @@ class Writers:
             self._being_written.discard(blob_id)
 
     async def write(
-        self, incoming: Incoming, body: AsyncIterable[bytes | memoryview], feed: Callable[[memoryview], None]
+        self,
+        incoming: Incoming,
+        body: AsyncIterable[bytes | memoryview],
+        feed: Callable[[memoryview], None],
+        *,
+        first: Callable[[], None],
+        last: Callable[[], None],
     ) -> None:
-        """Append the body to `incoming`; `feed` gets every byte of it, in order. No thread is at work any more
-        when this has ended, in whatever way."""
+        """Append the body to `incoming`, between `first` and `last`; `feed` gets every byte of it, in order, in another
+        thread. No thread is at work any more when this has ended, in whatever way."""
+        writing, feeding = Line(self.threads), Line(self._helpers)
+        around = [writing.add(first)]
+        fed: Future[None] | None = None  # the last that the writer has fed
 
-        def work(slab: memoryview) -> None:
-            """Feed while another thread writes, which takes half as long; ends when both have."""
-            if len(slab) < PARALLEL:
-                feed(slab)
-                incoming.write(slab)
-                return
-            written = self._helpers.submit(incoming.write, slab)
-            try:
-                feed(slab)
-            finally:
-                written.result()
+        def begin(slab: memoryview) -> Sequence[Future[None]]:
+            nonlocal fed
+            if len(slab) < PARALLEL and not feeding.busy:
+                fed = writing.add(partial(_both, feed, incoming.write, slab))
+                return (fed,)
+            return (
+                writing.add(partial(incoming.write, slab)),
+                feeding.add(partial(_after, fed, feed, slab)),
+            )
 
-        async with aclosing(in_turn(self.threads, body, work)) as written:
-            async for _ in written:
-                pass
+        async def whole() -> AsyncGenerator[memoryview, None]:
+            async with aclosing(slabs(body)) as full:
+                async for slab in full:
+                    yield slab
+            around.append(writing.add(last))
+
+        try:
+            async with aclosing(in_turn(whole(), begin)) as written:
+                async for _ in written:
+                    pass
+            for step in around:
+                await unbroken(asyncio.wrap_future(step))
+        finally:
+            for step in around:
+                await ended(asyncio.wrap_future(step))
+
+
+def _both(feed: Callable[[memoryview], None], write: Callable[[memoryview], None], slab: memoryview) -> None:
+    feed(slab)
+    write(slab)
+
+
+def _after(fed: Future[None] | None, feed: Callable[[memoryview], None], slab: memoryview) -> None:
+    if fed is not None:
+        fed.result()
+    feed(slab)

@@ -38,22 +38,27 @@ class Desk:
         self.ring()
 
 
-def _desk(request: Request) -> Desk:
+# FastAPI calls plain functions in threads: a trip each, which takes longer than all of them. So these are async.
+
+
+async def _desk(request: Request) -> Desk:
     desk: Desk = request.app.state.desk
     return desk
 
 
-def _house(request: Request) -> House:
-    return _desk(request).house
+async def _house(request: Request) -> House:
+    house: House = request.app.state.desk.house
+    return house
 
 
-def _caller(request: Request) -> Caller:
+async def _caller(request: Request) -> Caller:
     caller: Caller = request.state.caller
     return caller
 
 
-def _base(request: Request) -> str:
-    return base_url(request.scope, _house(request).settings.public_url)
+async def _base(request: Request) -> str:
+    desk: Desk = request.app.state.desk
+    return base_url(request.scope, desk.house.settings.public_url)
 
 
 DeskDep = Annotated[Desk, Depends(_desk)]

@@ -27,7 +27,7 @@ from mediasvc.web.upload_schemas import (
 )
 
 
-def _uploads(request: Request, desk: DeskDep, caller: CallerDep, base: BaseDep) -> UploadsAt:
+async def _uploads(request: Request, desk: DeskDep, caller: CallerDep, base: BaseDep) -> UploadsAt:
     return UploadsAt(request, desk, caller, base, base + UPLOADS)
 
 
