@@ -87,6 +87,16 @@ class Server:
             encoding="utf-8", errors="replace"
         )
 
+    @contextlib.contextmanager
+    def request_ends(self, method: str, path: str) -> Iterator[None]:
+        """The block begins a request, and may go away from it; it is over for the server as well afterwards."""
+        line = f'"method": "{method}", "path": "{path}", "status": '
+        told, deadline = self.logged().count(line), time.monotonic() + 10
+        yield
+        while self.logged().count(line) == told:
+            assert time.monotonic() < deadline, f"{method} {path} goes on and on"
+            time.sleep(0.02)
+
     def wait(self, timeout: float = 30) -> int:
         """The exit code, once the process has ended by itself."""
         assert self._process is not None

@@ -8,7 +8,7 @@ from mediasvc.core.access import Caller
 from mediasvc.core.asset import Asset
 from mediasvc.core.bucket import Bucket, type_allowed
 from mediasvc.core.conditions import check_write
-from mediasvc.core.errors import Forbidden, NotFound, TooLarge, TypeNotAllowed, Unauthorised
+from mediasvc.core.errors import Forbidden, NotFound, QuotaExceeded, TooLarge, TypeNotAllowed, Unauthorised
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,20 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """So many bytes, and who says so (`server`, `key`, `store`, `bucket:NAME`)."""
+    """So many bytes, and who says so (`server`, `key`, `store`, `bucket:NAME`). `left`: they are what a quota has
+    left."""
 
     bytes: int
     source: str
+    left: bool = False
 
-    def exceeded(self, what: str = "the body") -> TooLarge:
+    def exceeded(self, what: str = "the body") -> TooLarge | QuotaExceeded:
+        if self.left:
+            return QuotaExceeded(
+                f"{what} is larger than the {self.bytes} bytes that the bucket's quota has left",
+                limit=self.bytes,
+                limit_source=self.source,
+            )
         return TooLarge(
             f"{what} is larger than the {self.bytes} bytes that {self.source} allows",
             limit=self.bytes,

@@ -111,7 +111,7 @@ class Arriving:
         try:
             async for chunk in self._body:
                 if limit is not None and at + len(chunk) > limit.bytes:
-                    raise beyond(limit)
+                    raise limit.exceeded("the upload")
                 if at < HEAD_SIZE and at == len(head):
                     head += bytes(chunk[: HEAD_SIZE - at])
                     if len(head) == HEAD_SIZE:
@@ -130,14 +130,3 @@ class Arriving:
         except MediasvcError as error:
             self.refused, self.fatal = error, True
             raise
-
-
-def beyond(limit: Limit) -> TooLarge | QuotaExceeded:
-    """The error of an upload that would grow larger than `limit`."""
-    if limit.source.startswith("quota:"):
-        return QuotaExceeded(
-            f"the bucket may hold no more than {limit.bytes} bytes of this upload",
-            limit=limit.bytes,
-            limit_source=limit.source.removeprefix("quota:"),
-        )
-    return limit.exceeded("the upload")

@@ -1,6 +1,7 @@
 """An upload becomes an asset: durable bytes, what they are, and one transaction for all its rows."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -37,35 +38,31 @@ class Completer:
     async def complete(
         self, upload: Upload, growing: Growing, digests: Digests | None, sha256: str | None
     ) -> tuple[Upload, Received]:
-        """Every byte is here: durable and visible when this returns. `digests` None: they are read again.
-
-        What can be tried again leaves the upload as it is; any other error ends it, and nothing is left of it.
-        """
-        try:
+        """Every byte is here: durable and visible when this returns. `digests` None: they are read again."""
+        async with self._ending(upload, "bytes that were acknowledged are not there any more"):
             stored = await self._store.resumable.finish(growing)
             digests = digests or await self._read_again(upload.blob_id)
             return await self._enter(
                 upload, Blob(upload.blob_id, stored.size, digests.sha256, digests.crc32), sha256
             )
-        except Lost:
-            await self.fail(upload, "bytes that were acknowledged are not there any more")
-            raise UploadGone("the upload lost bytes in a crash: begin a new one") from None
-        except MediasvcError as error:
-            if not error.retryable:
-                await self.fail(upload, error.detail)
-            raise
 
     async def join(self, upload: Upload) -> tuple[Upload, Received]:
         """A tus final: the bytes of its partials, one after the other, copied; the partials stay until they expire."""
         digests = Digests()
-        try:
+        async with self._ending(upload, "a partial upload is not there any more"):
             blobs = [await self._whole(part) for part in upload.parts]
             stored = await self._store.put(upload.blob_id, self._chain(blobs), digests, length=upload.length)
             blob = Blob(upload.blob_id, stored.size, digests.sha256, digests.crc32)
             return await self._enter(upload, blob, None)
+
+    @asynccontextmanager
+    async def _ending(self, upload: Upload, lost: str) -> AsyncIterator[None]:
+        """What can be tried again leaves the upload as it is; any other error ends it, and nothing is left of it."""
+        try:
+            yield
         except (BlobMissing, Lost):
-            await self.fail(upload, "a partial upload is not there any more")
-            raise UploadGone("a partial upload is over: begin again") from None
+            await self.fail(upload, lost)
+            raise UploadGone(f"{lost}: begin again") from None
         except MediasvcError as error:
             if not error.retryable:
                 await self.fail(upload, error.detail)

@@ -11,9 +11,9 @@ from functools import partial
 
 from mediasvc.catalogue.interface import Catalogue
 from mediasvc.core.access import Caller
-from mediasvc.core.errors import BadRequest, Conflict, MediasvcError, NotFound, QuotaExceeded, UploadGone
+from mediasvc.core.errors import BadRequest, Conflict, MediasvcError, NotFound, UploadGone
 from mediasvc.core.upload import Upload
-from mediasvc.ingest.admission import Admission, Limit
+from mediasvc.ingest.admission import Admission
 from mediasvc.ingest.arriving import Arriving
 from mediasvc.ingest.commands import Append, Begin
 from mediasvc.ingest.complete import check_head
@@ -176,7 +176,7 @@ class Direct:
         """Whether there is a limit to look after; what has gone beyond it is ended, and raised."""
         limit = await self._resumer.room(held.upload)
         if limit is not None and sum(part.size for part in there.values()) > limit.bytes:
-            error = _beyond(limit)
+            error = limit.exceeded("what was sent")
             await self._end(held, error)
             raise error
         return limit is not None
@@ -236,14 +236,3 @@ def _chosen(
     if any(part.size < SMALLEST_PART for part in chosen[:-1]):
         raise BadRequest(f"every part but the last has {SMALLEST_PART} bytes or more")
     return chosen
-
-
-def _beyond(limit: Limit) -> MediasvcError:
-    if not limit.source.startswith("quota:"):
-        return limit.exceeded("what was sent")
-    source = limit.source.removeprefix("quota:")
-    return QuotaExceeded(
-        f"the bucket has room for {limit.bytes} bytes, and more was sent",
-        limit=limit.bytes,
-        limit_source=source,
-    )

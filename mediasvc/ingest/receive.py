@@ -102,7 +102,7 @@ class Receiver:
             usage, current = await tx.usage(bucket), await tx.asset_at(bucket, key)
         freed = current.blob.size if current else 0
         room = found.quota_bytes - usage.bytes - usage.reserved_bytes + already + freed
-        return Limit(max(0, room), f"quota:bucket:{bucket}")
+        return Limit(max(0, room), f"bucket:{bucket}", left=True)
 
     async def announced(self, tx: Transaction, admission: Admission) -> "_Place":
         """The place of an upload that is about to begin. Raises QuotaExceeded, StoreFull, NotFound."""

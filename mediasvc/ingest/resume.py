@@ -21,7 +21,7 @@ from mediasvc.core.errors import (
     Superseded,
 )
 from mediasvc.core.upload import Upload
-from mediasvc.ingest.arriving import Arriving, Hasher, agreed, beyond, hasher_of
+from mediasvc.ingest.arriving import Arriving, Hasher, agreed, hasher_of
 from mediasvc.ingest.commands import Append
 from mediasvc.ingest.complete import check_head
 from mediasvc.ingest.creation import Creation
@@ -197,7 +197,7 @@ class Resumer(Creation):
         """Of a length that is told late room was not reserved yet. Raises QuotaExceeded."""
         room = await self.room(upload)
         if room is not None and length > room.bytes:
-            raise beyond(room)
+            raise room.exceeded("the upload")
 
 
 async def _nothing() -> AsyncIterator[bytes]:

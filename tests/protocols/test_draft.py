@@ -432,7 +432,7 @@ def test_an_upload_whose_answer_got_lost_goes_on_where_the_104_said(
 ) -> None:
     said = each_server.headers | WHOLE | {"Upload-Draft-Interop-Version": "8", "Content-Length": "3000000"}
     content = bytes(range(250)) * 12_000
-    with wire.connect(each_server.url) as connection:
+    with each_server.request_ends("POST", UPLOADS), wire.connect(each_server.url) as connection:
         connection.sendall(wire.head("POST", UPLOADS, said))
         told = httpx.Headers(
             [line.split(": ", 1) for line in connection.recv(4096).decode().split("\r\n")[1:] if line]  # type: ignore[misc]

@@ -14,7 +14,7 @@ from mediasvc.web import routes
 ROUTES = [
     route
     for module in pkgutil.iter_modules(routes.__path__)
-    for route in getattr(import_module(f"{routes.__name__}.{module.name}"), "router").routes
+    for route in import_module(f"{routes.__name__}.{module.name}").router.routes
     if isinstance(route, APIRoute)
 ]
 
