@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from tests.clients.npm import installed
-from tests.servers import Server, running
+from tests.servers import Server, behind_nginx, running
 from tests.stories.browser import Browser, browsing, chromium, incognito
 
 PHOTO = (Path(__file__).parents[1] / "data" / "photo.jpg").read_bytes()
@@ -71,10 +71,16 @@ def place(server: Server) -> Place:
     return place_on(server)
 
 
-@pytest.fixture
-def fragile(tmp_path: Path) -> Iterator[Place]:
+@pytest.fixture(params=["disk", "s3", "nginx"])
+def fragile(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """On a server of its own, that a story may stop and kill."""
-    with running(tmp_path / "data") as server:
+    env = {}
+    if request.param == "s3":
+        env = request.getfixturevalue("ceph").environment(f"page-{secrets.token_hex(4)}")
+        made = Server(tmp_path / "data", **env).run("store", "init")
+        assert made.returncode == 0, made.stderr
+    start = behind_nginx if request.param == "nginx" else running
+    with start(tmp_path / "data", **env) as server:
         yield place_on(server)
 
 
