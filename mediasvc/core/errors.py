@@ -110,6 +110,12 @@ class OffsetMismatch(Conflict):
         self.provided = provided
 
 
+class AlreadyComplete(OffsetMismatch):
+    """There is nothing to go on with."""
+
+    title, retryable = "Upload Complete", False
+
+
 class Superseded(Conflict):
     """A newer request for the same upload took over; what this one brought so far is kept."""
 
@@ -203,8 +209,6 @@ class ChecksumMismatch(MediasvcError):
 
 class BodyMismatch(ChecksumMismatch):
     """The body of one append is not what its digest says; the upload itself may go on."""
-
-    code = "body_mismatch"
 
 
 class AppendMismatch(BodyMismatch):

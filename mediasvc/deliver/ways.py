@@ -62,7 +62,11 @@ class Answer:
     def plain_range(self) -> bool:
         """Whether anybody who reads the client's Range (and If-Range beside our ETag) comes to the same spans."""
         asked = self.asked.get(b"range")
-        return asked is None or (self.spans is not None and _PLAIN_RANGES.fullmatch(asked) is not None)
+        if asked is None:
+            return True
+        # One range and the whole: another version is asked for, by its tag.
+        another = "," not in asked and self.asked.get(b"if-range", "").endswith('"')
+        return (self.spans is not None or another) and _PLAIN_RANGES.fullmatch(asked) is not None
 
 
 Way = Callable[[Answer], Plan]

@@ -84,7 +84,8 @@ def agreed(upload: Upload, command: Append) -> Upload:
 class Arriving:
     """The body, counted; it stops at the first byte that is too many, and at a type that is not allowed.
 
-    `check` is told the upload's first bytes, once there are enough of them to tell its type, and raises TypeNotAllowed.
+    `head`: the upload's first bytes, as far as they came before. `check` is told them, once there are enough of them to
+    tell its type, and raises TypeNotAllowed.
     `alive` is called while bytes come. `refused` is what the body was refused with; `fatal`, whether that ends the
     whole upload.
     """
@@ -97,25 +98,27 @@ class Arriving:
         limit: Limit | None,
         check: Callable[[bytes], None],
         alive: Callable[[], Awaitable[None]] | None = None,
+        head: bytes = b"",
     ) -> None:
         self._body = body
         self._offset = upload.offset
         self._limit = limit
         self._check = check
         self._alive = alive
+        self.head = head
         self.refused: MediasvcError | None = None
         self.fatal = command.completes is not None  # the draft: who sends more than was said has lost it
 
     async def __aiter__(self) -> AsyncIterator[bytes | memoryview]:
-        at, limit, head = self._offset, self._limit, b""
+        at, limit = self._offset, self._limit
         try:
             async for chunk in self._body:
                 if limit is not None and at + len(chunk) > limit.bytes:
                     raise limit.exceeded("the upload")
-                if at < HEAD_SIZE and at == len(head):
-                    head += bytes(chunk[: HEAD_SIZE - at])
-                    if len(head) == HEAD_SIZE:
-                        self._look_at(head)
+                if at < HEAD_SIZE and at == len(self.head):
+                    self.head += bytes(chunk[: HEAD_SIZE - at])
+                    if len(self.head) == HEAD_SIZE:
+                        self._look_at(self.head)
                 if self._alive is not None:
                     await self._alive()
                 at += len(chunk)

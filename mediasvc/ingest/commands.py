@@ -42,12 +42,13 @@ class Begin:
 @dataclass(frozen=True, slots=True)
 class Append:
     """The body begins at `offset`. `length`: the whole one, where it is said here. `size`: of this body, where its
-    head says so. `completes` as in Begin."""
+    head says so. `completes` as in Begin. `whole`: a body that breaks off counts nothing."""
 
     offset: int
     length: int | None = None
     size: int | None = None
     completes: bool | None = None
+    whole: bool = False
     checksum: Checksum | None = None
     sha256: str | None = None
 

@@ -16,6 +16,7 @@ LARGEST = 2**63 - 1  # bytes: what SQL, file systems and S3 can count
 LARGEST_INTEGER = 10**15 - 1  # of a structured field (RFC 9651 §3.3.1)
 MAX_METADATA = 16 * 1024  # bytes of Upload-Metadata
 MAX_PAIRS = 64
+MAX_CONCAT = 32 * 1024  # bytes of Upload-Concat: it is told again in every answer, and proxies take no more
 
 Headers = Mapping[str, str]
 
@@ -34,7 +35,7 @@ def joined(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """A request's headers as the dialects read them (RFC 9110 §5.3)."""
     headers: dict[str, str] = {}
     for name, value in raw:
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1").strip(" \t")
         headers[key] = f"{headers[key]}, {text}" if key in headers else text
     return headers
 
@@ -85,7 +86,8 @@ def dictionary(members: Mapping[str, int]) -> str:
 
 
 def metadata(value: str) -> dict[str, str]:
-    """The pairs of tus's `Upload-Metadata`, decoded: UTF-8, else Latin-1. An empty field, as tuspy sends, has none.
+    """The pairs of tus's `Upload-Metadata`, decoded: UTF-8, else (but for the key) Latin-1. An empty field, as tuspy
+    sends, has none.
 
     Raises BadRequest for what is malformed, says a key twice, or is too much.
     """
@@ -103,7 +105,9 @@ def metadata(value: str) -> dict[str, str]:
             raise BadRequest("Upload-Metadata is a comma-separated list of: ASCII key, space, base64 value")
         if key in found:
             raise BadRequest(f"Upload-Metadata says {key} twice")
-        found[key] = _text(from_base64(encoded, f"the value of {key} in Upload-Metadata"))
+        raw = from_base64(encoded, f"the value of {key} in Upload-Metadata")
+        # What is no UTF-8 stays recognisable in a key, which must be; a name may be anything.
+        found[key] = raw.decode(errors="surrogateescape") if key == "key" else _text(raw)
     return found
 
 

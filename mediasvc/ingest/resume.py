@@ -11,13 +11,13 @@ from functools import partial
 
 from mediasvc.core.access import Caller
 from mediasvc.core.errors import (
+    AlreadyComplete,
     AppendMismatch,
     BodyMismatch,
     Conflict,
     Forbidden,
     InconsistentLength,
     MediasvcError,
-    OffsetMismatch,
     Superseded,
 )
 from mediasvc.core.upload import Upload
@@ -131,14 +131,15 @@ class Resumer(Creation):
     async def _replay(self, caller: Caller, upload: Upload, command: Append) -> Outcome:
         """The final answer once more, for whoever lost it."""
         if command.offset != upload.offset or command.size or command.completes is False:
-            raise OffsetMismatch("the upload is complete", offset=upload.offset, provided=command.offset)
+            raise AlreadyComplete("the upload is complete", offset=upload.offset, provided=command.offset)
         return await self.look(caller, upload.id)
 
     async def _take_bytes(self, held: Held, command: Append, body: Body) -> None:
         """Let the store append, and save what it keeps; a body that is refused, or not what its checksum says, leaves
         the offset as it was."""
         hasher = hasher_of(command.checksum)
-        if hasher is None and held.upload.unverified:
+        all_or_nothing = command.whole or hasher is not None
+        if not all_or_nothing and held.upload.unverified:
             await self._cut(held)
         before = held.growing
         digests, held.digests = held.digests.copy() if held.digests is not None else None, None
@@ -149,7 +150,7 @@ class Resumer(Creation):
             if hasher is not None:
                 hasher.update(slab)
 
-        if hasher is not None:
+        if all_or_nothing:
             await self.save(held, before, unverified=True)
         arriving = Arriving(
             held.read(body),
@@ -158,13 +159,14 @@ class Resumer(Creation):
             await self.room(held.upload),
             partial(check_head, held.upload, await self._catalogue.bucket(held.upload.bucket)),
             partial(self._stay, held),
+            held.head[: before.size],
         )
         kept = before
         try:
             appending = self._store.resumable.append(before, arriving, feed, length=held.upload.length)
             async with aclosing(appending):
                 async for kept in appending:
-                    if hasher is None and arriving.refused is None:
+                    if not all_or_nothing and arriving.refused is None:
                         await self.save(held, kept)
         except MediasvcError as error:
             if arriving.refused is error:
@@ -174,12 +176,13 @@ class Resumer(Creation):
             # The whole body was here before the newer request: that one gets to see the end of it.
         finally:
             held.body = None
+            held.head = arriving.head[: held.growing.size]
             if digests is not None and digests.size == held.growing.size:
                 held.digests = digests
-        if hasher is not None:
+        if all_or_nothing:
             _compare(command, hasher)
             await self.save(held, kept)
-            held.digests = digests
+            held.digests, held.head = digests, arriving.head
 
     async def _stay(self, held: Held) -> None:
         """An upload does not expire while bytes of it come, in however long an append."""

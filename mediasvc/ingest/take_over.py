@@ -72,6 +72,7 @@ class Held:
         self.turn = asyncio.Lock()
         self.known = False
         self.digests: Digests | None = None
+        self.head = b""  # of its bytes, as far as they came through here: their type is told by these
         self.body: Interruptible | None = None
         self.users = 0
         self.waiting = 0  # requests for the turn; each is newer than who has it
@@ -82,6 +83,7 @@ class Held:
         self.upload = self.saved = upload
         self.growing = Growing(upload.blob_id, upload.offset, upload.notes)
         self.digests = digests
+        self.head = self.head[: upload.offset]
 
     def read(self, body: AsyncIterable[bytes | memoryview]) -> Interruptible:
         """What whoever has the turn is about to read; it ends at once where a newer request is there already."""

@@ -30,7 +30,16 @@ from mediasvc.ingest.commands import (
     Limits,
     Reply,
 )
-from mediasvc.ingest.fields import Headers, body_size, from_base64, media_type, metadata, method_of, number
+from mediasvc.ingest.fields import (
+    MAX_CONCAT,
+    Headers,
+    body_size,
+    from_base64,
+    media_type,
+    metadata,
+    method_of,
+    number,
+)
 
 VERSION = "1.0.0"
 EXTENSIONS = (
@@ -134,6 +143,8 @@ def _parts(concat: str) -> tuple[str, ...]:
     if concat == "partial":
         return ()
     kind, _, urls = concat.partition(";")
+    if len(concat) > MAX_CONCAT:
+        raise BadRequest(f"Upload-Concat may have {MAX_CONCAT} bytes: name the parts by their ids alone")
     if kind != "final" or not urls.split():
         raise BadRequest("Upload-Concat is partial, or final;URL URL …")
     return tuple(_last_segment(url) for url in urls.split())

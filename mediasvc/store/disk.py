@@ -97,9 +97,9 @@ class Incoming:
         if there < size:
             self.close()
             raise Lost(f"{there} of {size} bytes are there")
+        self.written = size
         if there > size:
             os.ftruncate(self._fd, size)
-        self.written = size
 
     @disk_errors()
     def write(self, data: memoryview) -> None:

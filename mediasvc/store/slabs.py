@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from contextlib import aclosing
 from typing import TypeVar
 
-from mediasvc.store.threads import ended, unbroken
+from mediasvc.store.threads import all_ended, unbroken
 
 T = TypeVar("T")
 
@@ -110,9 +110,7 @@ async def in_turn(
         while working:
             yield await _outcome(working)
     finally:
-        for _, futures in working:
-            for future in futures:
-                await ended(asyncio.wrap_future(future))
+        await all_ended(future for _, futures in working for future in futures)
 
 
 async def _outcome(working: "deque[tuple[memoryview, Sequence[Future[T]]]]") -> T:

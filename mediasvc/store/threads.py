@@ -2,13 +2,16 @@
 
 import asyncio
 import threading
+import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Executor, Future
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+TURN = 0.05  # seconds
 
 
 async def ended(work: "asyncio.Future[T]") -> None:
@@ -23,6 +26,11 @@ async def ended(work: "asyncio.Future[T]") -> None:
         work.exception()  # looked at, so that asyncio does not report it as forgotten
     if cancelled is not None:
         raise cancelled
+
+
+async def all_ended(works: Iterable["Future[T]"]) -> None:
+    """The same for all of them, however often we are cancelled meanwhile."""
+    await ended(asyncio.gather(*map(asyncio.wrap_future, works), return_exceptions=True))
 
 
 async def unbroken(work: Awaitable[T]) -> T:
@@ -40,8 +48,8 @@ async def in_thread(pool: Executor, function: Callable[P, T], *args: P.args, **k
 class Line:
     """Work that is done one after another, by one thread of the pool at a time.
 
-    What is added goes on without a word from the event loop, which may be busy receiving. What one thing failed with,
-    all after it fail with.
+    What is added goes on without a word from the event loop, which may be busy receiving; after `TURN` it makes room
+    in the pool for others. What one thing failed with, all after it fail with.
     """
 
     def __init__(self, pool: Executor) -> None:
@@ -58,11 +66,21 @@ class Line:
             if self.busy:
                 return future
             self.busy = True
-        self._pool.submit(self._work)
+        self._begin()
         return future
 
+    def _begin(self) -> None:
+        try:
+            self._pool.submit(self._work)
+        except RuntimeError as error:  # no more threads to be had, or the pool is closed
+            self._failed = error
+            self._work()
+
     def _work(self) -> None:
+        until = time.monotonic() + TURN
         while True:
+            if time.monotonic() > until and self._failed is None:
+                return self._begin()
             with self._lock:
                 if not self._waiting:
                     self.busy = False

@@ -8,7 +8,7 @@ from functools import partial
 
 from mediasvc.store.disk import Incoming
 from mediasvc.store.slabs import in_turn, slabs
-from mediasvc.store.threads import Line, ended, unbroken
+from mediasvc.store.threads import Line, all_ended, unbroken
 
 PARALLEL = 256 * 1024  # bytes from which a second thread is worth its while
 
@@ -74,8 +74,7 @@ class Writers:
             for step in around:
                 await unbroken(asyncio.wrap_future(step))
         finally:
-            for step in around:
-                await ended(asyncio.wrap_future(step))
+            await all_ended(around)
 
 
 def _both(feed: Callable[[memoryview], None], write: Callable[[memoryview], None], slab: memoryview) -> None:

@@ -17,8 +17,9 @@ from mediasvc.core.errors import (
     MediasvcError,
     MethodNotAllowed,
     StoreFault,
+    Superseded,
+    TooLarge,
     Unavailable,
-    UploadGone,
 )
 from mediasvc.core.upload import Upload, UploadToken
 from mediasvc.ingest.admission import Wanted
@@ -69,7 +70,10 @@ class UploadsAt:
                 # tus-js-client takes any other answer than this for the end of the upload, and begins a new one.
                 error = Locked(error.detail)
             metrics.uploads.labels(dialect.door, error.code).inc()
-            told = dialect.on_error(error, self._limits(None))
+            limits = self._limits(None)
+            if isinstance(error, TooLarge) and error.limit_source not in ("server", "upload"):
+                limits = replace(limits, max_size=error.limit)
+            told = dialect.on_error(error, limits)
             answer = problem(
                 error, request_id_of(self.request.scope), type=told.type, members=told.members or {}
             )
@@ -108,7 +112,9 @@ class UploadsAt:
     async def put_whole(self, upload_id: str) -> Response:
         await self.let_in(upload_id)
         headers = joined(self.request.headers.raw)
-        append = Append(0, size=body_size(headers), completes=True, sha256=body_sha256(self.request))
+        append = Append(
+            0, size=body_size(headers), completes=True, whole=True, sha256=body_sha256(self.request)
+        )
         outcome = await self._append(upload_id, append)
         return self._progress(Draft(headers), outcome, Reply(status.HTTP_200_OK))
 
@@ -171,8 +177,10 @@ class UploadsAt:
         inform = self.request.scope.get("extensions", {}).get(INFORM)
         # A proxy would take a 104 for the answer: nginx does, and the next answer is then lost.
         told = dialect.informed(location, limits)
+        informed = False
         if inform is not None and told is not None and self.desk.house.settings.delivery != "nginx":
             inform(told)
+            informed = True
         if upload.state == "open" and (command.has_body or upload.received or command.completes):
             append = Append(
                 0,
@@ -183,10 +191,12 @@ class UploadsAt:
             )
             try:
                 outcome = await self._append(upload.id, append)
-            except (ChecksumMismatch, InconsistentLength, LimitError):
-                # Nobody was told where it is: nobody could go on with it.
-                with suppress(UploadGone):  # the error may have ended it
-                    await resumer.discard(self.caller, upload.id)
+            except Exception as error:
+                over = isinstance(error, ChecksumMismatch | InconsistentLength | LimitError)
+                # Who was not told where it is cannot go on with it; but somebody else may have found it.
+                if over or not (informed or isinstance(error, Superseded)):
+                    with suppress(MediasvcError):  # the error may have ended it
+                        await resumer.discard(self.caller, upload.id)
                 raise
         return self._progress(dialect, outcome, dialect.created(outcome.upload, location, limits), location)
 

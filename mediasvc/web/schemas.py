@@ -29,7 +29,7 @@ def _tag(text: Any) -> Any:
     return text.strip() if isinstance(text, str) else text
 
 
-Size = Annotated[int, Field(ge=0, le=2**63 - 1, description="bytes")]
+Size = Annotated[int, Field(ge=0, le=2**63 - 1, strict=True, description="bytes")]
 Duration = Annotated[
     float,
     BeforeValidator(parse_duration),

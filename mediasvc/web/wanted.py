@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from urllib.parse import parse_qsl
 
 from fastapi import Request
 
@@ -21,7 +22,7 @@ def wanted_by(request: Request, caller: Caller, names: Mapping[str, str]) -> Wan
     """`names` is what the client's own metadata says. A key that it does not say is made here, below the prefix."""
     query, said = request.query_params, Said.by(request)
     filename = names.get("filename") or names.get("name") or ""
-    key = names.get("key") or query.get("key") or ""
+    key = names.get("key") or _key_in(request) or ""
     name = safe_name(filename or key.rpartition("/")[2] or "upload")
     named = bool(key)
     if not named:
@@ -40,6 +41,13 @@ def wanted_by(request: Request, caller: Caller, names: Mapping[str, str]) -> Wan
         if_none_match=request.headers.get("if-none-match"),
         if_unmodified_since=request.headers.get("if-unmodified-since"),
     )
+
+
+def _key_in(request: Request) -> str | None:
+    """The query's key; what is no UTF-8 in it stays recognisable, which Starlette replaces."""
+    query = request.scope["query_string"].decode("latin-1")
+    pairs = parse_qsl(query, keep_blank_values=True, errors="surrogateescape")
+    return dict(pairs).get("key")
 
 
 def narrowed(wanted: Wanted, token: UploadToken | None) -> Wanted:

@@ -5,13 +5,11 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import zlib
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,7 +18,6 @@ from mediasvc.core.ids import new_blob_id
 from mediasvc.store.digests import Digests
 from mediasvc.store.interface import BlobMissing, BlobStore, Growing, Lost, Stored
 from mediasvc.store.parts import SMALLEST, Sequel
-from mediasvc.store.s3_client import S3Client
 from tests.contracts import endless_append
 from tests.contracts.stores import NewStore, new_store
 from tests.contracts.test_store import (
@@ -34,6 +31,7 @@ from tests.contracts.test_store import (
     read,
     with_store,
 )
+from tests.store.in_flight import InFlight
 
 __all__ = ["new_store"]
 
@@ -413,22 +411,7 @@ def test_appends_at_the_same_time_do_not_mix(new_store: NewStore) -> None:
 
 def test_memory_of_parallel_appends_is_bounded(new_store: NewStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts of 24 MiB, of which four fit into what may be sent at a time."""
-    real, lock = S3Client.call, threading.Lock()
-    now = most = 0
-
-    def counted(client: S3Client, operation: str, **parameters: Any) -> Any:
-        nonlocal now, most
-        size = len(parameters.get("Body", b""))
-        with lock:
-            now += size
-            most = max(most, now)
-        try:
-            return real(client, operation, **parameters)
-        finally:
-            with lock:
-                now -= size
-
-    monkeypatch.setattr(S3Client, "call", counted)
+    in_flight = InFlight(monkeypatch)
     length = 24 * MIB * 10_000  # declared, to have large parts; the bodies are shorter
 
     async def story(store: BlobStore) -> None:
@@ -438,7 +421,7 @@ def test_memory_of_parallel_appends_is_bounded(new_store: NewStore, monkeypatch:
         for growing in await asyncio.gather(*appends):
             assert growing.size == 30 * MIB
         if store.files is None:
-            assert 24 * MIB <= most <= 96 * MIB
+            assert 24 * MIB <= in_flight.most <= 96 * MIB
 
     with_store(new_store, story)
 

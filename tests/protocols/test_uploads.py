@@ -5,6 +5,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -18,6 +19,7 @@ from tests.protocols.uploading import (
     TUS,
     UPLOADS,
     asset_of,
+    b64,
     checksum,
     concatenation,
     create,
@@ -26,7 +28,7 @@ from tests.protocols.uploading import (
     patch,
     target,
 )
-from tests.servers import Server, running
+from tests.servers import Server, behind_nginx, running
 
 REST = CONTENT[4:]
 MIB = 1 << 20
@@ -111,6 +113,65 @@ def test_a_put_that_is_not_what_was_announced_makes_no_asset(
     answer = api.put(url, content=iter([body]) if chunked else body)
     assert answer.status_code in (400, 413, 422), answer.text
     assert api.get(f"/b/media/{key}").status_code == 404
+
+
+@pytest.mark.parametrize("cut", [4, 3 * MIB])
+def test_a_plain_put_that_breaks_off_is_sent_again(each_server: Server, api: httpx.Client, cut: int) -> None:
+    key, content = new_key(), bytes(range(256)) * 4 * 5000
+    told = api.post(UPLOADS, json={"key": key, "size": len(content)}).json()
+    where = target(told["put"]["url"])
+    for _ in range(2):
+        said = each_server.headers | {"Content-Length": str(len(content))}
+        with each_server.request_ends("PUT", where), wire.connect(each_server.url) as connection:
+            connection.sendall(wire.head("PUT", where, said) + b"?" * cut)
+        assert api.get(where).json()["offset"] == 0
+    done = api.put(where, content=content)
+    assert done.status_code == 201, done.text
+    assert api.get(f"/b/media/{key}").content == content
+
+
+@pytest.mark.parametrize("door", ["tus", "draft", "PUT"])
+def test_who_breaks_off_before_it_is_told_where_leaves_no_upload(
+    each_server: Server, api: httpx.Client, make_bucket: MakeBucket, door: str
+) -> None:
+    bucket = make_bucket(quota_bytes=15)
+    said = {"Content-Length": "10", "Upload-Metadata": metadata(bucket=bucket, key="a")}
+    said |= TUS | OCTETS | {"Upload-Length": "10"} if door == "tus" else WHOLE
+    method, where = ("PUT", f"/b/{bucket}/a") if door == "PUT" else ("POST", UPLOADS)
+    before = api.get(UPLOADS).json()["uploads"]
+    with each_server.request_ends(method, where), wire.connect(each_server.url) as connection:
+        connection.sendall(wire.head(method, where, each_server.headers | said) + CONTENT[:4])
+    assert api.get(UPLOADS).json()["uploads"] == before
+    again = api.request(method, where, content=CONTENT, headers=said)  # its room was given back
+    assert again.status_code == 201, again.text
+
+
+@pytest.mark.parametrize("door", ["tus", "draft"])
+def test_a_key_that_is_no_utf_8_is_refused(api: httpx.Client, door: str) -> None:
+    if door == "tus":
+        said = TUS | {"Upload-Length": "1", "Upload-Metadata": f"key {b64(bytes([255, 254]))}"}
+        got = api.post(UPLOADS, headers=said)
+    else:
+        got = api.post(f"{UPLOADS}?key=%ff", content=CONTENT, headers=WHOLE)
+    assert (got.status_code, got.json()["code"]) == (400, "bad_key")
+
+
+def test_a_complete_upload_is_not_worth_another_try(api: httpx.Client) -> None:
+    got = patch(api, create(api, 10, CONTENT), 10, b"!")
+    assert (got.status_code, got.json()["retryable"]) == (409, False)
+
+
+def test_a_final_of_very_many_parts_works_through_nginx_or_not_at_all(tmp_path: Path) -> None:
+    with behind_nginx(tmp_path / "data") as server, server.client() as api:
+        part = create(api, 1, b"x", Upload_Concat="partial").rpartition("/")[2]
+        many = TUS | {"Upload-Concat": "final;" + " ".join([part] * 700)}
+        made = api.post(UPLOADS, headers=many)
+        assert made.status_code == 201, made.text
+        assert asset_of(api, made.headers["Location"]).content == b"x" * 700
+        assert api.head(made.headers["Location"], headers=TUS).status_code == 200
+    with running(tmp_path / "data") as server, server.client() as api:
+        many = TUS | {"Upload-Concat": "final;" + " ".join([part] * 900)}
+        assert api.post(UPLOADS, headers=many).status_code == 400
 
 
 def test_looking_disturbs_nobody_and_asking_takes_over(each_server: Server, api: httpx.Client) -> None:
@@ -375,6 +436,9 @@ def test_an_upload_of_no_known_length_stops_at_the_largest_size(
     more = {"Upload-Metadata": metadata(bucket=bucket)} | MORE
     made = api.post(UPLOADS, content=CONTENT, headers=more)
     assert "max-size=12" in made.headers["Upload-Limit"]
+    too_long = {"Upload-Length": "13", "Upload-Metadata": metadata(bucket=bucket)}
+    assert api.post(UPLOADS, headers=TUS | too_long).headers["Tus-Max-Size"] == "12"
+    assert "max-size=12" in api.post(UPLOADS, headers=MORE | too_long).headers["Upload-Limit"]
     for body in (b"!!!", iter([b"!!!"])):
         full = api.patch(
             made.headers["Location"], content=body, headers=PARTIAL | WHOLE | {"Upload-Offset": "10"}
@@ -397,6 +461,10 @@ def test_a_type_the_bucket_does_not_take_is_refused_at_the_first_bytes(
         answer = patch(api, url, 0, whole[:-1])
         assert (answer.status_code, answer.json()["code"]) == (415, "type_not_allowed")
         assert api.head(url, headers=TUS).status_code == 410
+    url, whole = create(api, 9000, Upload_Metadata=said), b"%PDF-1.7\n" + bytes(8990)
+    for start, end, status in ((0, 2000, 204), (2000, 4095, 204), (4095, 4097, 415)):
+        assert patch(api, url, start, whole[start:end]).status_code == status
+    assert api.head(url, headers=TUS).status_code == 410
     parts = [create(api, 10, CONTENT, Upload_Concat="partial")]
     final = api.post(UPLOADS, headers=TUS | concatenation(*parts) | {"Upload-Metadata": said})
     assert final.status_code in (201, 415)

@@ -24,6 +24,7 @@ from mediasvc.store.s3_client import S3Client
 from mediasvc.store.url import parse_s3_url
 from tests.ceph import Ceph
 from tests.store.fault_proxy import FaultProxy, first
+from tests.store.in_flight import InFlight
 
 KIB, MIB = 1 << 10, 1 << 20
 CHUNK = os.urandom(64 * KIB)
@@ -258,22 +259,7 @@ def test_parts_in_flight_of_all_uploads_stay_within_96_mib(
     ceph: Ceph, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a plan of 24 MiB parts, four fit; what is being sent is counted where it is sent."""
-    real, lock = S3Client.call, threading.Lock()
-    now = most = 0
-
-    def counted(client: S3Client, operation: str, **parameters: Any) -> Any:
-        nonlocal now, most
-        size = len(parameters.get("Body", b""))
-        with lock:
-            now += size
-            most = max(most, now)
-        try:
-            return real(client, operation, **parameters)
-        finally:
-            with lock:
-                now -= size
-
-    monkeypatch.setattr(S3Client, "call", counted)
+    in_flight = InFlight(monkeypatch)
     length = 24 * MIB * 10_000  # declared, to have large parts; the bodies are shorter
 
     async def story(store: S3Store) -> None:
@@ -281,7 +267,7 @@ def test_parts_in_flight_of_all_uploads_stay_within_96_mib(
         await asyncio.gather(*puts)
 
     with_store(ceph.store_url(bucket), story)
-    assert 48 * MIB < most <= 96 * MIB
+    assert 48 * MIB < in_flight.most <= 96 * MIB
 
 
 def _resident() -> int:

@@ -57,6 +57,37 @@ def test_what_one_thing_fails_with_all_after_it_fail_with(pool: ThreadPoolExecut
     assert done == ["first"]
 
 
+def test_lines_that_are_never_done_leave_room_for_others() -> None:
+    pool, stop = ThreadPoolExecutor(2), threading.Event()
+    lines = [Line(pool) for _ in range(4)]
+    turns = [0] * len(lines)
+
+    def work(number: int) -> None:
+        turns[number] += 1
+        time.sleep(0.005)
+        if not stop.is_set():
+            lines[number].add(lambda: work(number))
+
+    for number, line in enumerate(lines):
+        line.add(lambda number=number: work(number))
+    try:
+        assert pool.submit(lambda: "served").result(5) == "served"
+        deadline = time.monotonic() + 10
+        while min(turns) < 5:
+            assert time.monotonic() < deadline, turns
+            time.sleep(0.01)
+    finally:
+        stop.set()
+        pool.shutdown()
+
+
+def test_a_line_that_gets_no_thread_says_so(pool: ThreadPoolExecutor) -> None:
+    pool.shutdown()
+    line = Line(pool)
+    for _ in range(2):
+        assert isinstance(line.add(lambda: "never").exception(10), RuntimeError)
+
+
 def incoming_of(folder: Path) -> Incoming:
     return Incoming(folder / "part", folder / "final")
 
@@ -150,7 +181,8 @@ def test_a_failure_is_told_and_no_thread_is_left_at_work(tmp_path: Path, failing
     assert calls.count("write") <= (0 if failing == "first" else 2 if failing == "write" else 8)
 
 
-def test_who_is_cancelled_leaves_no_thread_at_work(tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [1, 2, 5])
+def test_who_is_cancelled_leaves_no_thread_at_work(tmp_path: Path, times: int) -> None:
     incoming, at_work = incoming_of(tmp_path), list[int]()
 
     def feed(slab: memoryview) -> None:
@@ -167,7 +199,9 @@ def test_who_is_cancelled_leaves_no_thread_at_work(tmp_path: Path) -> None:
             Writers().write(incoming, body(), feed, first=incoming.create, last=incoming.publish)
         )
         await asyncio.sleep(0.05)
-        task.cancel()
+        for _ in range(times):  # once more while it waits for its threads
+            task.cancel()
+            await asyncio.sleep(0.004)
         with pytest.raises(asyncio.CancelledError):
             await task
         assert at_work == []
