@@ -7,20 +7,10 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from mediasvc.core.access import SCOPES, Key
 from mediasvc.core.bucket import Bucket
-from mediasvc.core.media_types import essence
 from mediasvc.core.origins import parse_origin
-from mediasvc.web.schemas import Duration, In, Size, rfc3339, when
+from mediasvc.web.schemas import AllowedType, Duration, In, Size, rfc3339, when
 
 _FASTEST = 2**40  # bytes a second: nginx multiplies it with seconds, in 63 bits
-
-
-def _allowed_type(text: str) -> str:
-    text = text.strip().lower()
-    if text.endswith("/*") and essence(text[:-1] + "x"):
-        return text
-    if (media_type := essence(text)) is None:
-        raise ValueError(f"{text!r} is no media type; write image/png or image/*")
-    return media_type
 
 
 def _scope(text: str) -> str:
@@ -34,9 +24,7 @@ class BucketPolicy(In):
 
     public: bool | None = None
     max_asset_size: Size | None = None
-    allowed_types: (
-        Annotated[list[Annotated[str, AfterValidator(_allowed_type)]], Field(max_length=256)] | None
-    ) = None
+    allowed_types: Annotated[list[AllowedType], Field(max_length=256)] | None = None
     default_ttl: Duration | None = None
     quota_bytes: Size | None = None
     quota_assets: Size | None = None

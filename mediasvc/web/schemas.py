@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from mediasvc.core.asset import Asset
 from mediasvc.core.durations import parse_duration
+from mediasvc.core.media_types import essence
 from mediasvc.core.task import Task
 from mediasvc.web.urls import asset_url, rendition_url
 
@@ -29,6 +30,16 @@ def _tag(text: Any) -> Any:
     return text.strip() if isinstance(text, str) else text
 
 
+def _allowed_type(text: str) -> str:
+    text = text.strip().lower()
+    if text.endswith("/*") and essence(text[:-1] + "x"):
+        return text
+    if (media_type := essence(text)) is None:
+        raise ValueError(f"{text[:64]!r} names no type of content; write image/png or image/*")
+    return media_type
+
+
+AllowedType = Annotated[str, AfterValidator(_allowed_type)]
 Size = Annotated[int, Field(ge=0, le=2**63 - 1, strict=True, description="bytes")]
 Duration = Annotated[
     float,

@@ -2,13 +2,12 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import BaseModel, Field
 
-from mediasvc.core.media_types import essence
 from mediasvc.core.upload import Upload, UploadToken
 from mediasvc.ingest.possession import DIRECT, Outcome
 from mediasvc.store.interface import Presigned
-from mediasvc.web.schemas import AssetOut, Duration, In, Size, rfc3339
+from mediasvc.web.schemas import AllowedType, AssetOut, Duration, In, Size, rfc3339
 from mediasvc.web.urls import named_asset_url
 
 
@@ -125,17 +124,6 @@ class UploadIn(In):
     size: Size
     media_type: Annotated[str, Field(max_length=255)] | None = None
     sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = None
-
-
-def _allowed_type(text: str) -> str:
-    family = text.strip().removesuffix("*") + "x" if text.strip().endswith("/*") else text
-    media_type = essence(family)
-    if media_type is None:
-        raise ValueError(f"{text[:64]!r} is no media type; write image/png or image/*")
-    return media_type if family is text else f"{media_type.partition('/')[0]}/*"
-
-
-AllowedType = Annotated[str, AfterValidator(_allowed_type)]
 
 
 class UploadTokenIn(In):

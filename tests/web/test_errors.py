@@ -17,6 +17,7 @@ MADE: dict[type[MediasvcError], MediasvcError] = {
     errors.MethodNotAllowed: errors.MethodNotAllowed("no", allow="GET, HEAD"),
     errors.RangeNotSatisfiable: errors.RangeNotSatisfiable("no", size=10),
     errors.OffsetMismatch: errors.OffsetMismatch("no", offset=5, provided=7),
+    errors.AlreadyComplete: errors.AlreadyComplete("no", offset=5, provided=7),
 }
 
 
