@@ -137,9 +137,8 @@ class SqliteWriter:
         while True:
             try:
                 return await self._run(lambda: work(self._begun()))
-            except (
-                sqlite3.OperationalError
-            ) as error:  # of the BEGIN: what fails in a statement is SQLAlchemy's
+            except sqlite3.OperationalError as error:
+                # Of the BEGIN alone: what fails in a statement is SQLAlchemy's.
                 if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > self._deadline:
                     raise
             await asyncio.sleep(pause)

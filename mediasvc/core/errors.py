@@ -8,7 +8,7 @@ the command line prints `str(error)` and exits with `exit_code`. Anything outsid
       ├─ Unauthorised 401   Forbidden 403   NotFound 404   MethodNotAllowed 405
       │    └─ RenditionPending  UploadIncomplete (404, come back)
       ├─ Conflict 409   ArchiveEnded  UploadGone 410   PreconditionFailed  UnsupportedVersion 412
-      │    └─ OffsetMismatch  Superseded 409   Locked 423
+      │    └─ OffsetMismatch: AlreadyComplete  Superseded 409   Locked 423
       ├─ TooLarge  QuotaExceeded                                413
       ├─ TypeNotAllowed  WrongContentType 415   RangeNotSatisfiable 416   ChecksumMismatch  InvalidInput 422
       │    └─ BodyMismatch: AppendMismatch 460

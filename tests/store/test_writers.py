@@ -92,6 +92,12 @@ def incoming_of(folder: Path) -> Incoming:
     return Incoming(folder / "part", folder / "final")
 
 
+class Slow(Incoming):
+    def write(self, data: memoryview) -> None:
+        time.sleep(0.003)
+        super().write(data)
+
+
 SIZES = st.sampled_from([1, 1000, PARALLEL - 1, PARALLEL, PARALLEL + 1, SLAB - 1, SLAB, SLAB + 5])
 
 
@@ -101,7 +107,8 @@ def test_every_byte_is_written_and_fed_in_order(
     tmp_path_factory: pytest.TempPathFactory, pieces: list[int], slow: str
 ) -> None:
     folder = tmp_path_factory.mktemp("writers")
-    incoming, fed, writers = incoming_of(folder), bytearray(), Writers()
+    kind = Slow if slow == "writer" else Incoming
+    incoming, fed, writers = kind(folder / "part", folder / "final"), bytearray(), Writers()
     content = random.randbytes(sum(pieces))
 
     async def body() -> AsyncIterator[bytes]:
@@ -116,9 +123,6 @@ def test_every_byte_is_written_and_fed_in_order(
             time.sleep(0.003)
         fed.extend(slab)
 
-    write = incoming.write
-    if slow == "writer":
-        incoming.write = lambda data: (time.sleep(0.003), write(data))[1]  # type: ignore[method-assign]
     asyncio.run(writers.write(incoming, body(), feed, first=incoming.create, last=incoming.publish))
     assert bytes(fed) == content
     assert (folder / "final").read_bytes() == content
@@ -147,7 +151,9 @@ def test_a_body_that_breaks_is_not_ended(tmp_path: Path, pieces: list[int]) -> N
 
 
 @pytest.mark.parametrize("failing", ["first", "write", "feed", "last"])
-def test_a_failure_is_told_and_no_thread_is_left_at_work(tmp_path: Path, failing: str) -> None:
+def test_a_failure_is_told_and_no_thread_is_left_at_work(
+    tmp_path: Path, failing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     incoming, writers, calls = incoming_of(tmp_path), Writers(), list[str]()
 
     def step(name: str, work: Callable[..., None]) -> Callable[..., None]:
@@ -164,7 +170,7 @@ def test_a_failure_is_told_and_no_thread_is_left_at_work(tmp_path: Path, failing
         for _ in range(8):
             yield bytes(SLAB)
 
-    incoming.write = step("write", incoming.write)  # type: ignore[method-assign]
+    monkeypatch.setattr(incoming, "write", step("write", incoming.write))
     with pytest.raises(StoreFault, match=failing):
         asyncio.run(
             writers.write(

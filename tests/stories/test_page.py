@@ -76,9 +76,8 @@ def fragile(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """On a server of its own, that a story may stop and kill."""
     env = {}
     if request.param == "s3":
-        env = request.getfixturevalue("ceph").environment(f"page-{secrets.token_hex(4)}")
-        made = Server(tmp_path / "data", **env).run("store", "init")
-        assert made.returncode == 0, made.stderr
+        ceph = request.getfixturevalue("ceph")
+        env = ceph.environment(ceph.new_bucket())
     start = behind_nginx if request.param == "nginx" else running
     with start(tmp_path / "data", **env) as server:
         yield place_on(server)
