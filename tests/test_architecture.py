@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import mediasvc.core.errors as errors
 from mediasvc.core.errors import MediasvcError
 
@@ -53,11 +55,24 @@ def test_importing_has_no_effects(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_server_does_not_load_decoders_or_an_sdk_it_does_not_use() -> None:
-    """Idle memory, and what an attacker could reach in the server's process."""
+@pytest.mark.parametrize(
+    ("command", "foreign"),
+    [
+        # Idle memory, and what an attacker could reach in the server's process.
+        (
+            "serve",
+            "PIL pyvips numpy pillow_heif boto3 botocore minio alembic httpx stamina mediasvc.cli.push",
+        ),
+        ("push", "fastapi sqlalchemy uvicorn mediasvc.bootstrap"),
+        ("keys", "fastapi uvicorn httpx"),
+        ("", "PIL pyvips numpy pillow_heif boto3 botocore minio alembic"),
+    ],
+)
+def test_a_command_does_not_load_what_it_does_not_use(command: str, foreign: str) -> None:
     program = (
         "import sys, mediasvc.cli\n"
-        "heavy = {'PIL', 'pyvips', 'numpy', 'pillow_heif', 'boto3', 'botocore', 'minio'} & set(sys.modules)\n"
+        f"mediasvc.cli.program({command!r})\n"
+        f"heavy = set({foreign.split()!r}) & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -56,16 +56,14 @@ def make_api(desk: Desk) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.desk = desk
-    modules = (
+    for module in (
         *(named, forms, uploads, upload_tokens, companion, assets),
         *(links, archives, buckets, keys, session, events, operations, documented),
-    )
-    routers = [module.router for module in modules]
-    for router in routers:
-        app.include_router(router)
-    routers.append(add_pages(app))  # before the docs, which lead from `/` to themselves
-    routers.append(add_docs(app))
-    app.state.every_route = [route for router in routers for route in router.routes] + app.routes
+    ):
+        # Not include_router: it builds every route once more, with the first request, and adds a step to each.
+        app.router.routes.extend(module.router.routes)
+    add_pages(app)  # before the docs, which lead from `/` to themselves
+    add_docs(app)
 
     def openapi() -> dict[str, Any]:
         if not app.openapi_schema:

@@ -3,25 +3,24 @@
 import importlib.util
 from pathlib import Path
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 
-def add_docs(app: FastAPI) -> APIRouter:
-    """Serve Swagger UI and ReDoc, and lead from `/` to them; gives the pages' routes."""
+def add_docs(app: FastAPI) -> None:
+    """Serve Swagger UI and ReDoc, and lead from `/` to them."""
     spec = importlib.util.find_spec("fastapi_offline")  # found, not imported: only its files are used
     assert spec is not None
     assert spec.origin is not None
     app.mount("/docs/assets", StaticFiles(directory=Path(spec.origin).parent / "static"), name="docs-assets")
-    router = APIRouter(include_in_schema=False)
 
-    @router.get("/")
+    @app.get("/", include_in_schema=False)
     async def home() -> Response:
         return RedirectResponse("docs")
 
-    @router.get("/docs")
+    @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
         return get_swagger_ui_html(
             openapi_url="openapi.json",
@@ -31,7 +30,7 @@ def add_docs(app: FastAPI) -> APIRouter:
             swagger_favicon_url="docs/assets/favicon.png",
         )
 
-    @router.get("/redoc")
+    @app.get("/redoc", include_in_schema=False)
     async def redoc() -> HTMLResponse:
         return get_redoc_html(
             openapi_url="openapi.json",
@@ -40,6 +39,3 @@ def add_docs(app: FastAPI) -> APIRouter:
             redoc_favicon_url="docs/assets/favicon.png",
             with_google_fonts=False,
         )
-
-    app.include_router(router)
-    return router

@@ -109,7 +109,7 @@ def handlers() -> dict[Any, Any]:
 
     def http(request: Request, error: HTTPException) -> Response:
         if error.status_code == 405:
-            allow = allowed_methods(request.app.state.every_route, request.scope)
+            allow = allowed_methods(request.app.routes, request.scope)
             if request.method == "OPTIONS":
                 return Response(status_code=204, headers={"Allow": allow})
             return ours(request, MethodNotAllowed(f"this URL takes {allow}", allow=allow))

@@ -13,9 +13,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from mediasvc.catalogue import migrate
+from mediasvc.catalogue.migrate import upgrade
 from mediasvc.catalogue.revisions import VERSIONS, revision, revisions
-from mediasvc.catalogue.schema import bring_up_to_date
+from mediasvc.catalogue.schema import bring_up_to_date, one_transaction
 from mediasvc.catalogue.sqlite import SqliteCatalogue
 from mediasvc.catalogue.tables import metadata
 from mediasvc.core.errors import CatalogueUnavailable, StartupRefused
@@ -52,7 +52,37 @@ def tables(path: Path) -> set[str]:
         connection.close()
 
 
-def test_the_migrations_make_the_schema(path: Path) -> None:
+def old(path: Path, revision: str) -> None:
+    """A catalogue as a mediasvc of that revision left it."""
+    path.parent.mkdir()
+    with one_transaction(path) as connection:
+        upgrade(connection, revision)
+
+
+def schema(path: Path) -> dict[tuple[str, str], list[str]]:
+    """What each thing was made with, piece by piece: a column added later stands elsewhere."""
+    connection = sqlite3.connect(path)
+    try:
+        made = connection.execute("SELECT type, name, sql FROM sqlite_schema").fetchall()
+    finally:
+        connection.close()
+    return {
+        (kind, name): sorted(piece.strip() for piece in (sql or "").split(",")) for kind, name, sql in made
+    }
+
+
+@pytest.mark.parametrize("since", revisions()[:-1])
+def test_the_migrations_make_what_a_first_start_makes(path: Path, tmp_path: Path, since: str) -> None:
+    old(path, since)
+    assert revision(path) == since
+    bring_up_to_date(path)
+    first = tmp_path / "first" / "catalogue.db"
+    bring_up_to_date(first)
+    assert schema(path) == schema(first)
+    assert revision(path) == revision(first) == revisions()[-1]
+
+
+def test_the_schema_is_that_of_the_tables(path: Path) -> None:
     bring_up_to_date(path)
     engine = sa.create_engine(f"sqlite:///{path}")
     with engine.connect() as connection:
@@ -82,8 +112,10 @@ def test_nobody_else_can_read_the_files(path: Path) -> None:
         os.umask(old)
 
 
-def test_a_current_catalogue_starts_without_alembic(path: Path) -> None:
-    bring_up_to_date(path)
+@pytest.mark.parametrize("start", ["first", "second"])
+def test_a_start_with_nothing_to_migrate_does_not_load_alembic(path: Path, start: str) -> None:
+    if start == "second":
+        bring_up_to_date(path)
     code = (
         "import sys; from pathlib import Path; import mediasvc.catalogue.sqlite as s;"
         "s.bring_up_to_date(Path(sys.argv[1])); sys.exit('alembic' in sys.modules)"
@@ -121,17 +153,29 @@ def test_six_processes_that_start_at_once_all_come_up(path: Path) -> None:
     assert asyncio.run(names()) == [f"bucket-{n}" for n in range(6)]
 
 
-@pytest.mark.parametrize("table", ["asset", "blob", "task", "upload", "alembic_version"])
-def test_a_migration_killed_half_way_leaves_the_old_schema(path: Path, table: str) -> None:
+@pytest.mark.parametrize(
+    ("since", "statement"),
+    [
+        (None, "CREATE TABLE upload "),
+        (None, "INTO alembic_version "),
+        *((since, "CREATE TABLE upload ") for since in revisions()[:-1]),
+        *((since, "UPDATE alembic_version ") for since in revisions()[:-1]),
+    ],
+)
+def test_a_start_killed_half_way_leaves_the_old_schema(path: Path, since: str | None, statement: str) -> None:
+    if since is not None:
+        old(path, since)
+    before = tables(path) if since else set()
     code = (
-        "import os, sys, sqlalchemy as sa; from pathlib import Path; from mediasvc.catalogue import migrate\n"
+        "import os, sys, sqlalchemy as sa; from pathlib import Path; import mediasvc.catalogue.sqlite as s\n"
         "def kill(connection, cursor, statement, *rest):\n"
-        f"    if f'TABLE {table} ' in statement or f'INTO {table} ' in statement: os.kill(os.getpid(), 9)\n"
+        f"    if {statement!r} in statement: os.kill(os.getpid(), 9)\n"
         "sa.event.listen(sa.Engine, 'after_cursor_execute', kill)\n"
-        "migrate.upgrade(Path(sys.argv[1]))"
+        "s.bring_up_to_date(Path(sys.argv[1]))"
     )
     assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == -9
-    assert tables(path) == set()
+    assert tables(path) == before
+    assert revision(path) == since
     bring_up_to_date(path)
     assert revision(path) == revisions()[-1]
     assert tables(path) >= set(metadata.tables)
@@ -151,8 +195,6 @@ def test_a_catalogue_of_a_newer_version_is_refused(path: Path) -> None:
     connection.close()
     with pytest.raises(StartupRefused, match="newer mediasvc"):
         bring_up_to_date(path)
-    with pytest.raises(StartupRefused, match="newer mediasvc"):
-        migrate.upgrade(path)
 
 
 def test_a_file_of_something_else_is_refused_and_left_alone(path: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastapi import APIRouter, FastAPI, Request, status
+from fastapi import FastAPI, Request, status
 from starlette.responses import RedirectResponse, Response
 
 from mediasvc.core.errors import NotFound
@@ -29,30 +29,26 @@ class _File:
     headers: Mapping[str, str]
 
 
-def add_pages(app: FastAPI) -> APIRouter:
-    """Serve the page at `/` to browsers and its files under `/page/`; gives their routes.
+def add_pages(app: FastAPI) -> None:
+    """Serve the page at `/` to browsers and its files under `/page/`.
 
     The files are read once, here. Each is asked for again every time and answered with 304 while it is the same, so
     that a new version is never mixed with an old one.
     """
     files = {path.name: _read(path) for path in sorted(FOLDER.iterdir()) if path.suffix in _TYPES}
-    router = APIRouter(include_in_schema=False)
 
-    @router.get("/")
+    @app.get("/", include_in_schema=False)
     async def page(request: Request) -> Response:
         """Programs are led to the documentation, people to the page."""
         if "text/html" not in request.headers.get("accept", ""):
             return RedirectResponse("docs", headers={"Vary": "Accept"})
         return _answer(request, files["index.html"])
 
-    @router.get("/page/{name}")
+    @app.get("/page/{name}", include_in_schema=False)
     async def file(name: str, request: Request) -> Response:
         if name not in files or name == "index.html":
             raise NotFound("there is no such file; the page is at /")
         return _answer(request, files[name])
-
-    app.include_router(router)
-    return router
 
 
 def _read(path: Path) -> _File:
