@@ -36,7 +36,7 @@ from tests.stories.disk_model import Disk, steps, tracing
 from tests.stories.test_kills import attach
 
 MIB = 1 << 20
-LOST = 16 * MIB  # at most, of what was received
+LOST = 16 * MIB  # at most, of what was sent and had time to be saved
 SIZE = 48 * MIB + 12_345
 
 
@@ -90,17 +90,23 @@ def content(size: int, seed: str) -> bytes:
     return hashlib.shake_128(seed.encode()).digest(size)
 
 
-def send(server: Server, url: str, offset: int, body: bytes, end: int) -> int:
-    """One PATCH that would be the whole rest, of which so much is sent; then the server is killed."""
+def send(server: Server, url: str, offset: int, body: bytes, end: int, *, saved: bool) -> int:
+    """One PATCH that would be the whole rest, of which so much is sent; then the server is killed: at once, or when
+    all but the last of it is saved. Gives what was told to be saved."""
     said = server.headers | TUS | OCTETS | {"Upload-Offset": str(offset), "Content-Length": str(len(body))}
-    sent = 0
-    with wire.connect(server.url) as connection:
+    sent, told = 0, offset
+    with wire.connect(server.url) as connection, server.client() as client:
         connection.sendall(wire.head("PATCH", target(url), said))
         while sent < end:
             connection.sendall(body[sent : min(end, sent + 300_007)])
             sent = min(end, sent + 300_007)
+        deadline = time.monotonic() + 30
+        while saved and told < offset + sent - LOST:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+            told = client.get(url).json()["offset"]
         server.kill()
-    return sent
+    return told
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -110,13 +116,13 @@ def test_one_endless_patch_that_is_killed_again_and_again_ends_as_it_was(place: 
     with server.client() as client:
         url = create(client, SIZE, Upload_Metadata=metadata(key=key))
         offset = 0
-        for _ in range(3):
-            sent = send(server, url, offset, whole[offset:], draw.randint(1, min(30 * MIB, SIZE - offset)))
+        for number in range(3):
+            end = draw.randint(1, min(30 * MIB, SIZE - offset))
+            told = send(server, url, offset, whole[offset:], end, saved=number != 1)
             server.start()
             now = offset_of(client, url)
             assert now is not None
-            assert now >= max(offset, offset + sent - LOST)
-            assert now <= offset + sent
+            assert told <= now <= offset + end
             offset = now
         assert patch(client, url, offset, whole[offset:]).status_code == 204
         found = client.get(f"/b/media/{key}").content
@@ -165,11 +171,11 @@ def test_what_was_refused_is_not_found_again_after_a_kill(place: Place, refused:
                     server.start()
         place.again()
         assert offset_of(client, url) == 1000
-        sent = send(server, url, 1000, right[1000:], len(right) - 2000)
+        told = send(server, url, 1000, right[1000:], len(right) - 2000, saved=True)
         server.start()
         offset = offset_of(client, url)
         assert offset is not None
-        assert offset >= 1000 + sent - LOST, "what has no checksum counts again"
+        assert offset >= told > 1000, "what has no checksum counts again"
         assert patch(client, url, offset, right[offset:]).status_code == 204
         assert asset_of(client, url).content == right
         place.clean(client)
