@@ -142,10 +142,10 @@ class LocalStore:
         incoming = Incoming(self._incoming / blob_id, final)
         with self._writers.alone(blob_id):
             try:
-                await self._writers.write(
+                async with self._writers.written(
                     incoming, body, digests.update, first=incoming.create, last=incoming.publish
-                )
-                await self._way_down.sync(final)
+                ):
+                    await self._way_down.sync(final)
             except BaseException:
                 await in_thread(self._writers.threads, incoming.remove)
                 raise

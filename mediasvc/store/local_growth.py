@@ -40,13 +40,14 @@ class LocalGrowth:
         broken: Exception | None = None
         with self._writers.alone(growing.blob_id):
             try:
-                await self._writers.write(
+                async with self._writers.written(
                     incoming,
                     came,
                     feed,
                     first=partial(incoming.reopen, growing.size),
                     last=incoming.close,
-                )
+                ):
+                    yield replace(growing, size=incoming.written)
             except (StoreFull, StoreFault) as error:
                 if not incoming.opened:
                     raise
@@ -54,7 +55,8 @@ class LocalGrowth:
             finally:
                 if incoming.opened:
                     await in_thread(self._writers.threads, incoming.close)
-        yield replace(growing, size=incoming.written)
+        if broken is not None:
+            yield replace(growing, size=incoming.written)
         if broken := broken or came.error:
             raise broken
 

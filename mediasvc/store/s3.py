@@ -115,7 +115,7 @@ class S3Store:
         outgoing = Outgoing(self._sender, blob_id, plan, digests)
         try:
             hashing = Line(self._hashers)
-            absorbing = in_turn(slabs(body), lambda slab: [hashing.add(partial(outgoing.absorb, slab))])
+            absorbing = in_turn(slabs(body), lambda slab: hashing.add(partial(outgoing.absorb, slab)))
             async with aclosing(absorbing) as absorbed:
                 async for full in absorbed:
                     outgoing.look_after_parts()

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mediasvc.store.threads import all_ended, unbroken
 
@@ -92,32 +92,52 @@ async def slabs(body: AsyncIterable[bytes | memoryview]) -> AsyncGenerator[memor
         yield memoryview(slab)[:filled]
 
 
-async def in_turn(
-    full: AsyncGenerator[memoryview, None], begin: Callable[[memoryview], Sequence["Future[T]"]]
-) -> AsyncGenerator[T, None]:
-    """What is made of each slab, in order: two of them are at work, while the next arrives.
+class AtWork:
+    """Slabs of one body that threads look at; each is given back once all of them have."""
 
-    `begin` gives what becomes of a slab in threads; the outcome of the first of these is what is given, once all have
-    ended. When this generator is left, by whatever way, no thread is at work on a slab any more.
+    def __init__(self) -> None:
+        self._slabs: deque[tuple[memoryview, Sequence[Future[Any]]]] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._slabs)
+
+    @property
+    def enough(self) -> bool:
+        return len(self._slabs) == AT_WORK
+
+    def add(self, slab: memoryview, futures: Sequence["Future[Any]"]) -> None:
+        """`futures`: what becomes of it in threads."""
+        self._slabs.append((slab, futures))
+
+    async def first(self) -> Any:
+        """Wait for the first slab; gives the outcome of its first future, raises what any of them raised."""
+        slab, futures = self._slabs[0]  # it stays until it is done with, however we are cancelled
+        for future in futures:
+            await unbroken(asyncio.wrap_future(future))
+        self._slabs.popleft()
+        give_back(slab)
+        return futures[0].result()
+
+    async def ended(self) -> None:
+        """Returns when no thread is at work on any slab, whatever has happened."""
+        await all_ended(future for _, futures in self._slabs for future in futures)
+
+
+async def in_turn(
+    full: AsyncGenerator[memoryview, None], begin: Callable[[memoryview], "Future[T]"]
+) -> AsyncGenerator[T, None]:
+    """What `begin` makes of each slab in a thread, in order: two of them are at work, while the next arrives.
+
+    When this generator is left, by whatever way, no thread is at work on a slab any more.
     """
-    working: deque[tuple[memoryview, Sequence[Future[T]]]] = deque()
+    working = AtWork()
     try:
         async with aclosing(full):
             async for slab in full:
-                if len(working) == AT_WORK:
-                    yield await _outcome(working)
-                working.append((slab, begin(slab)))
+                if working.enough:
+                    yield await working.first()
+                working.add(slab, [begin(slab)])
         while working:
-            yield await _outcome(working)
+            yield await working.first()
     finally:
-        await all_ended(future for _, futures in working for future in futures)
-
-
-async def _outcome(working: "deque[tuple[memoryview, Sequence[Future[T]]]]") -> T:
-    """Of the first slab; it stays in the queue until it is done with."""
-    slab, futures = working[0]
-    for future in futures:
-        await unbroken(asyncio.wrap_future(future))
-    working.popleft()
-    give_back(slab)
-    return futures[0].result()
+        await working.ended()

@@ -1,13 +1,13 @@
 """The threads that write bodies to the disk, while others look at the same bytes."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
 
 from mediasvc.store.disk import Incoming
-from mediasvc.store.slabs import in_turn, slabs
+from mediasvc.store.slabs import AtWork, slabs
 from mediasvc.store.threads import Line, all_ended, unbroken
 
 PARALLEL = 256 * 1024  # bytes from which a second thread is worth its while
@@ -36,7 +36,8 @@ class Writers:
         finally:
             self._being_written.discard(blob_id)
 
-    async def write(
+    @asynccontextmanager
+    async def written(
         self,
         incoming: Incoming,
         body: AsyncIterable[bytes | memoryview],
@@ -44,36 +45,34 @@ class Writers:
         *,
         first: Callable[[], None],
         last: Callable[[], None],
-    ) -> None:
+    ) -> AsyncIterator[None]:
         """Append the body to `incoming`, between `first` and `last`; `feed` gets every byte of it, in order, in another
-        thread. No thread is at work any more when this has ended, in whatever way."""
-        writing, feeding = Line(self.threads), Line(self._helpers)
+        thread.
+
+        Entered when it is written: what comes after that may begin while the last of it is still being fed. Left when
+        all is fed; no thread is at work any more then, in whatever way that came.
+        """
+        writing, feeding, working = Line(self.threads), Line(self._helpers), AtWork()
         around = [writing.add(first)]
         fed: Future[None] | None = None  # the last that the writer has fed
-
-        def begin(slab: memoryview) -> Sequence[Future[None]]:
-            nonlocal fed
-            if len(slab) < PARALLEL and not feeding.busy:
-                fed = writing.add(partial(_both, feed, incoming.write, slab))
-                return (fed,)
-            return (
-                writing.add(partial(incoming.write, slab)),
-                feeding.add(partial(_after, fed, feed, slab)),
-            )
-
-        async def whole() -> AsyncGenerator[memoryview, None]:
+        try:
             async with aclosing(slabs(body)) as full:
                 async for slab in full:
-                    yield slab
+                    if working.enough:
+                        await working.first()
+                    if len(slab) < PARALLEL and not feeding.busy:
+                        fed = writing.add(partial(_both, feed, incoming.write, slab))
+                        working.add(slab, [fed])
+                    else:
+                        write = writing.add(partial(incoming.write, slab))
+                        working.add(slab, [write, feeding.add(partial(_after, fed, feed, slab))])
             around.append(writing.add(last))
-
-        try:
-            async with aclosing(in_turn(whole(), begin)) as written:
-                async for _ in written:
-                    pass
-            for step in around:
-                await unbroken(asyncio.wrap_future(step))
+            await unbroken(asyncio.wrap_future(around[-1]))  # of a line: it has failed if anything in it has
+            yield
+            while working:
+                await working.first()
         finally:
+            await working.ended()
             await all_ended(around)
 
 

@@ -18,6 +18,9 @@ from mediasvc.store.slabs import SLAB
 from mediasvc.store.threads import Line
 from mediasvc.store.writers import PARALLEL, Writers
 
+Feed = Callable[[memoryview], None]
+Step = Callable[[], None]
+
 
 @pytest.fixture
 def pool() -> ThreadPoolExecutor:
@@ -88,6 +91,13 @@ def test_a_line_that_gets_no_thread_says_so(pool: ThreadPoolExecutor) -> None:
         assert isinstance(line.add(lambda: "never").exception(10), RuntimeError)
 
 
+async def write(
+    writers: Writers, incoming: Incoming, body: AsyncIterator[bytes], feed: Feed, **steps: Step
+) -> None:
+    async with writers.written(incoming, body, feed, **steps):
+        pass
+
+
 def incoming_of(folder: Path) -> Incoming:
     return Incoming(folder / "part", folder / "final")
 
@@ -123,12 +133,33 @@ def test_every_byte_is_written_and_fed_in_order(
             time.sleep(0.003)
         fed.extend(slab)
 
-    asyncio.run(writers.write(incoming, body(), feed, first=incoming.create, last=incoming.publish))
+    asyncio.run(write(writers, incoming, body(), feed, first=incoming.create, last=incoming.publish))
     assert bytes(fed) == content
     assert (folder / "final").read_bytes() == content
     assert not (folder / "part").exists()
     for threads in writers.pools:
         threads.shutdown()
+
+
+def test_what_is_written_is_told_while_the_last_of_it_is_still_fed(tmp_path: Path) -> None:
+    incoming, fed, told = incoming_of(tmp_path), list[int](), threading.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(2):
+            yield bytes(SLAB)
+
+    def feed(slab: memoryview) -> None:
+        assert told.wait(10)
+        fed.append(len(slab))
+
+    async def tell() -> None:
+        async with Writers().written(incoming, body(), feed, first=incoming.create, last=incoming.publish):
+            assert (tmp_path / "final").stat().st_size == 2 * SLAB
+            assert fed == []
+            told.set()
+        assert fed == [SLAB, SLAB]
+
+    asyncio.run(tell())
 
 
 @pytest.mark.parametrize("pieces", [[1000], [SLAB] * 6, []], ids=["short", "long", "empty"])
@@ -142,8 +173,13 @@ def test_a_body_that_breaks_is_not_ended(tmp_path: Path, pieces: list[int]) -> N
 
     with pytest.raises(ConnectionError):
         asyncio.run(
-            Writers().write(
-                incoming, body(), lambda _: None, first=incoming.create, last=lambda: ended.append("!")
+            write(
+                Writers(),
+                incoming,
+                body(),
+                lambda _: None,
+                first=incoming.create,
+                last=lambda: ended.append("!"),
             )
         )
     assert ended == []
@@ -173,7 +209,8 @@ def test_a_failure_is_told_and_no_thread_is_left_at_work(
     monkeypatch.setattr(incoming, "write", step("write", incoming.write))
     with pytest.raises(StoreFault, match=failing):
         asyncio.run(
-            writers.write(
+            write(
+                writers,
                 incoming,
                 body(),
                 step("feed", lambda _: None),
@@ -202,7 +239,7 @@ def test_who_is_cancelled_leaves_no_thread_at_work(tmp_path: Path, times: int) -
 
     async def cut() -> None:
         task = asyncio.create_task(
-            Writers().write(incoming, body(), feed, first=incoming.create, last=incoming.publish)
+            write(Writers(), incoming, body(), feed, first=incoming.create, last=incoming.publish)
         )
         await asyncio.sleep(0.05)
         for _ in range(times):  # once more while it waits for its threads
