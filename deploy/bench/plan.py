@@ -12,7 +12,7 @@ from mediasvc import logs, settings
 from mediasvc.bootstrap import House, open_house
 from mediasvc.deliver.download import plan_download
 from mediasvc.deliver.ways import by_sendfile
-from mediasvc.web.app import make_app
+from mediasvc.web.app import make_service
 from mediasvc.web.caller import caller_resolver
 from mediasvc.web.deps import Desk
 from mediasvc.web.download import target_of
@@ -29,7 +29,7 @@ async def _measure(place: Workplace) -> list[Figure]:
     logs.configure(level=30)
     chosen = settings.read({"MEDIASVC_DATA_DIR": str(place.folder / "plan"), "MEDIASVC_ADMIN_KEY": KEY})
     async with open_house(chosen) as house:
-        app = make_app(Desk(house, ring=lambda: None, healthy=lambda: True))
+        app = make_service(Desk(house, ring=lambda: None, healthy=lambda: True)).app
         headers = {"Authorization": f"Bearer {KEY}"}
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://bench", headers=headers) as client:

@@ -8,6 +8,7 @@ import shlex
 import signal
 import socket
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Annotated
 
@@ -20,7 +21,7 @@ from mediasvc.bootstrap import House, data_dir_lock, open_house
 from mediasvc.cli.options import DataDir
 from mediasvc.core.errors import StartupRefused
 from mediasvc.settings import Settings
-from mediasvc.web.app import make_app
+from mediasvc.web.app import make_service
 from mediasvc.web.deps import Desk
 from mediasvc.web.protocol import ServerProtocol
 from mediasvc.worker import at_work
@@ -59,10 +60,10 @@ async def _serve(chosen: Settings, listener: socket.socket, log_socket: socket.s
         counting(house.receipts, log_socket),
         at_work(house) as dispatcher,
     ):
-        app = make_app(Desk(house, ring=dispatcher.ring, healthy=lambda: dispatcher.healthy))
+        service = make_service(Desk(house, ring=dispatcher.ring, healthy=lambda: dispatcher.healthy))
         config = uvicorn.Config(
-            app,
-            http=ServerProtocol,
+            service.app,
+            http=partial(ServerProtocol, express=service.express),  # type: ignore[arg-type]  # it makes one
             ws="none",
             lifespan="off",
             log_config=None,

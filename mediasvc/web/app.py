@@ -1,6 +1,7 @@
 """The application: FastAPI for the API, raw ASGI around it and, for downloads, in front of it."""
 
 import importlib
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI
@@ -15,12 +16,13 @@ from mediasvc.web.cors import Cors, bucket_origins
 from mediasvc.web.deps import Desk
 from mediasvc.web.docs import add_docs
 from mediasvc.web.download import Downloads
+from mediasvc.web.express import Express
 from mediasvc.web.middleware import Admitted, Drained, HeadAsGet, Problems, TusSpoken
 from mediasvc.web.observe import Observed
 from mediasvc.web.openapi import describe
 from mediasvc.web.pages import add_pages
 from mediasvc.web.preflight import Preflight
-from mediasvc.web.proxy import Proxied
+from mediasvc.web.proxy import Proxied, Proxies
 from mediasvc.web.routes import (
     archives,
     assets,
@@ -74,16 +76,26 @@ def make_api(desk: Desk) -> FastAPI:
     return app
 
 
-def make_app(desk: Desk) -> ASGIApp:
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What answers requests: the application, and what the connections answer themselves (None: nothing)."""
+
+    app: ASGIApp
+    express: Express | None
+
+
+def make_service(desk: Desk) -> Service:
     """The whole stack; a request passes it from the last line up."""
     house: House = desk.house
+    settings = house.settings
     sessions = Sessions(house.catalogue, house.signer, house.admin_secret, house.records.clock)
     caller_of = caller_resolver(house.catalogue, house.admin_secret, sessions)
+    proxies = Proxies(settings.proxy_networks)
     app: ASGIApp = make_api(desk)
     app = HeadAsGet(Compressed(app))
-    app = Admitted(app, caller_of, max_upload_size=house.settings.max_upload_size)
+    app = Admitted(app, caller_of, max_upload_size=settings.max_upload_size)
     app = Archives(app, house.catalogue, house.store, house.signer, house.records.clock)
-    app = Downloads(
+    app = downloads = Downloads(
         app,
         house.catalogue,
         house.store,
@@ -93,13 +105,16 @@ def make_app(desk: Desk) -> ASGIApp:
         house.receipts,
         house.records.clock,
     )
-    if house.settings.rate_limit:
+    if settings.rate_limit:
         # The library costs 35 ms and 3 MB at the start: only who uses it pays.
         limits = importlib.import_module("mediasvc.web.limits")
-        app = limits.Limited(app, caller_of, limits.RateLimits(house.settings.rate_limit))
-    app = Remembered(app, house.settings.public_url)
-    app = Proxied(app, house.settings.proxy_networks)
+        app = limits.Limited(app, caller_of, limits.RateLimits(settings.rate_limit))
+    app = Remembered(app, settings.public_url)
+    app = Proxied(app, proxies)
     app = TusSpoken(Problems(app))
-    app = Cors(app, house.settings.allowed_origins, bucket_origins(house.catalogue))
+    app = cors = Cors(app, settings.allowed_origins, bucket_origins(house.catalogue))
     app = Drained(app)
-    return Preflight(Observed(app), house.settings.proxy_networks)
+    app = Preflight(Observed(app), settings.proxy_networks)
+    # Only where none of the layers has anything to add to a plain download.
+    plain = settings.delivery == "nginx" and not settings.rate_limit and cors.allows_all
+    return Service(app, Express(proxies, downloads.handed_over) if plain else None)

@@ -4,13 +4,14 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from mediasvc.catalogue.interface import Catalogue
 from mediasvc.core.access import ADMIN_KEY_ID, ADMIN_SCOPES, ANONYMOUS, Caller
 from mediasvc.web.session import SCHEME, Sessions
 
-CallerOf = Callable[[bytes | None], Awaitable[Caller]]
+CallerOf = Callable[[bytes | None], Coroutine[Any, Any, Caller]]
 
 
 def secret_in(authorization: bytes | None) -> bytes | None:

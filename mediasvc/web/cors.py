@@ -85,10 +85,15 @@ class Cors:
         self._origins_of = origins_of
         self._narrowed = lru_cache(maxsize=256)(lambda origins: _Policy(app, origins))
 
+    @property
+    def allows_all(self) -> bool:
+        """Whether every origin is allowed, so that no answer to anything but a browser's script depends on it."""
+        return self._policy.allow_all_origins
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         called = scope["type"] == "http" and header(scope, b"origin") is not None
         # Starlette looks at every request's headers and answers; most come from no browser's script.
-        if not called and self._policy.allow_all_origins:
+        if not called and self.allows_all:
             await self._app(scope, receive, send)
             return
         policy = self._policy

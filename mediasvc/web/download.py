@@ -6,10 +6,18 @@ all the same.
 
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    MutableMapping,
+)
 from contextlib import aclosing
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from prometheus_client import Counter
@@ -18,17 +26,19 @@ from starlette.responses import StreamingResponse
 from mediasvc import metrics
 from mediasvc.catalogue.interface import Catalogue, Gone
 from mediasvc.core.access import Caller
-from mediasvc.core.errors import NotFound, StoreFault
+from mediasvc.core.errors import MediasvcError, NotFound, StoreFault
 from mediasvc.core.signing import Signer
 from mediasvc.deliver.download import ById, ByKey, OfPreset, Target, plan_download
 from mediasvc.deliver.links import bad_link
-from mediasvc.deliver.plan import HandToNginx, Nothing, Plan, Redirect, SendFile, Stream
+from mediasvc.deliver.plan import HandToNginx, Header, Nothing, Plan, Redirect, SendFile, Stream
 from mediasvc.deliver.receipts import Receipts
 from mediasvc.deliver.ways import Way, Ways
 from mediasvc.logs import log
 from mediasvc.store.interface import BlobMissing, BlobStore
+from mediasvc.web.caller import CallerOf
 from mediasvc.web.sendfile import EXTENSION, FileBroken
 
+T = TypeVar("T")
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -67,7 +77,7 @@ class Downloads:
         app: Application,
         catalogue: Catalogue,
         store: BlobStore,
-        caller_of: Callable[[bytes | None], Awaitable[Caller]],
+        caller_of: CallerOf,
         signer: Signer,
         ways: Ways,
         receipts: Receipts,
@@ -115,17 +125,32 @@ class Downloads:
 
     def _plan(self, target: Target, scope: Message, caller: Caller, way: Way) -> Awaitable[Plan]:
         client = scope.get("client")
+        address = client[0] if client else ""
+        return self._planned(
+            target, scope["method"], scope["query_string"], scope["headers"], caller, way, address
+        )
+
+    def _planned(
+        self,
+        target: Target,
+        method: str,
+        query: bytes,
+        headers: Iterable[Header],
+        caller: Caller,
+        way: Way,
+        address: str,
+    ) -> Coroutine[Any, Any, Plan]:
         return plan_download(
             self._catalogue,
             target,
-            scope["method"],
-            scope["query_string"],
-            scope["headers"],
+            method,
+            query,
+            headers,
             caller,
             self._clock(),
             signer=self._signer,
             way=way,
-            address=client[0] if client else "",
+            address=address,
         )
 
     def _carry_out(self, plan: Plan, scope: Message, receive: Receive, send: Send) -> Awaitable[None]:
@@ -165,15 +190,41 @@ class Downloads:
         await send({"type": "http.response.body", "body": b""})
 
     async def _hand_over(self, plan: Plan, body: HandToNginx, send: Send) -> None:
-        # A look at the file costs 2 µs, and keeps the promises that we make where we send it ourselves.
-        if self._store.files is not None and self._store.files.size(body.blob_id) != body.size:
+        if not self._is_whole(body):
             raise _damaged(body.blob_id)
-        headers = plan.headers
-        if plan.delivery is not None:
-            headers = [*headers, (b"x-download-id", self._receipts.expect(plan.delivery).encode())]
+        headers = self._for_nginx(plan)
         await send({"type": "http.response.start", "status": plan.status, "headers": headers})
         _count(plan)
         await send({"type": "http.response.body", "body": b""})
+
+    def _is_whole(self, body: HandToNginx) -> bool:
+        """A look at the file costs 2 µs, and keeps the promises that we make where we send it ourselves."""
+        return self._store.files is None or self._store.files.size(body.blob_id) == body.size
+
+    def _for_nginx(self, plan: Plan) -> list[Header]:
+        """The answer's headers; its receipt is expected from here on."""
+        if plan.delivery is None:
+            return plan.headers
+        return [*plan.headers, (b"x-download-id", self._receipts.expect(plan.delivery).encode())]
+
+    def handed_over(
+        self, raw_path: bytes, query: bytes, authorization: bytes | None, address: str
+    ) -> list[Header] | None:
+        """The headers of the 200 that hands nginx the whole of what a plain GET asks for, where nothing has to be
+        waited for; None where the answer is another, or cannot be had at once: nothing has happened then."""
+        target = target_of(raw_path)
+        if target is None:
+            return None
+        way = self._ways.choose(behind_proxy=True, zero_copy=True)
+        try:
+            caller = _at_once(self._caller_of(authorization))
+            plan = _at_once(self._planned(target, "GET", query, (), caller, way, address))
+            if plan.counts or not isinstance(plan.body, HandToNginx) or not self._is_whole(plan.body):
+                return None
+        except (MediasvcError, BlobMissing, _Waits):
+            return None
+        _count(plan)
+        return self._for_nginx(plan)
 
     def _delivered(self, plan: Plan, sent: int) -> None:
         """What we sent ourselves has a receipt of its own."""
@@ -259,6 +310,21 @@ class Downloads:
                 raise
         if held:
             yield held
+
+
+class _Waits(Exception):
+    """What should have been there at once has to be waited for."""
+
+
+def _at_once(work: Coroutine[Any, Any, T]) -> T:
+    """The outcome of what has nothing to wait for. Raises _Waits."""
+    try:
+        work.send(None)
+    except StopIteration as ended:
+        outcome: T = ended.value
+        return outcome
+    work.close()
+    raise _Waits
 
 
 def _count(plan: Plan) -> None:

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mediasvc import metrics
 from mediasvc.core.errors import MediasvcError, Unavailable
+from mediasvc.deliver.plan import Headers
 from mediasvc.logs import log, log_request
 from mediasvc.web.errors import problem
 from mediasvc.web.preflight import is_question
@@ -28,6 +29,7 @@ _BYTES = (
     "/v1/events",
 )  # how long these take is up to their size and their reader
 _UPLOADER = "upt_"  # what upload tokens, secrets in URLs, begin with
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
 _GONE = 499  # nginx's number for a client that left before its answer
 
 
@@ -42,7 +44,7 @@ class Observed:
             await self._app(scope, receive, send)
             return
         began, status, size = time.perf_counter(), 0, 0
-        request_id = os.urandom(8).hex()
+        request_id = new_request_id()
         scope.setdefault("state", {})["request_id"] = request_id
 
         def observed_send(message: Message) -> Awaitable[None]:
@@ -50,11 +52,7 @@ class Observed:
             kind = message["type"]
             if kind == "http.response.start":
                 status = message["status"]
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    (b"x-content-type-options", b"nosniff"),
-                    (b"x-request-id", request_id.encode()),
-                ]
+                message["headers"] = [*message.get("headers", ()), *own_headers(request_id)]
             elif kind == "http.response.body":
                 size += len(message.get("body", b""))
             elif kind == "http.response.zerocopysend":
@@ -81,31 +79,59 @@ class Observed:
             await problem(unexpected, request_id)(scope, receive, observed_send)
         finally:
             if not is_question(scope):
-                _note(scope, request_id, status or _GONE, size, time.perf_counter() - began)
+                client = scope.get("client")
+                note(
+                    request_id,
+                    scope["method"],
+                    scope["path"],
+                    scope.get("raw_path", b""),
+                    status or _GONE,
+                    size,
+                    time.perf_counter() - began,
+                    client[0] if client else "",
+                )
 
 
-def _note(scope: Scope, request_id: str, status: int, size: int, seconds: float) -> None:
-    _requests(scope["method"], status).inc()
-    if not scope["path"].startswith(_BYTES):
+def new_request_id() -> str:
+    return os.urandom(8).hex()
+
+
+def own_headers(request_id: str) -> Headers:
+    """What every answer of ours says."""
+    return _NOSNIFF, (b"x-request-id", request_id.encode())
+
+
+def note(
+    request_id: str,
+    method: str,
+    path: str,
+    raw_path: bytes,
+    status: int,
+    size: int,
+    seconds: float,
+    client: str,
+) -> None:
+    """Count and log one request. `path` is the decoded one, `seconds` how long it took."""
+    _requests(method, status).inc()
+    if not path.startswith(_BYTES):
         metrics.request_seconds.observe(seconds)
-    if scope["path"] not in _QUIET:
-        client = scope.get("client")
+    if path not in _QUIET:
         log_request(
             request_id=request_id,
-            method=scope["method"],
-            path=_path(scope),
+            method=method,
+            path=_shown(path, raw_path),
             status=status,
             size=size,
             seconds=seconds,
-            client=client[0] if client else "",
+            client=client,
         )
 
 
-def _path(scope: Scope) -> str:
+def _shown(path: str, raw_path: bytes) -> str:
     """As it was sent, which has no control characters; but for an upload token, which is a secret."""
-    if _UPLOADER in scope["path"]:  # decoded: none hides behind percent codes
-        return quote(_without_secret(scope["path"]), safe="/*")
-    return str(scope.get("raw_path", b"").decode("latin-1"))
+    if _UPLOADER in path:  # decoded: none hides behind percent codes
+        return quote(_without_secret(path), safe="/*")
+    return raw_path.decode("latin-1")
 
 
 def _without_secret(path: str) -> str:

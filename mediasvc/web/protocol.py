@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from mediasvc.store.slabs import SLAB
 from mediasvc.web.body import LongBody
 from mediasvc.web.errors import malformed_request
+from mediasvc.web.express import Express
 from mediasvc.web.sendfile import EXTENSION, SUPPORTED, Message, Sender
 
 Application = Callable[..., Awaitable[None]]
@@ -38,9 +39,16 @@ class ServerProtocol(HttpToolsProtocol):
     _in_head = False
     _head_size = 0
     _long_body: LongBody | None = None
+    _idle_timer: asyncio.TimerHandle | None = None
+
+    def __init__(self, *args: Any, express: Express | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._express = express
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self._express is not None and not (self.client and self._express.serves(self.client[0])):
+            self._express = None
         self._zero_copy = SUPPORTED and self.scheme == "http"
         # Good only while the transport is not closing: after that the number may be another connection's.
         self.fd: int = transport.get_extra_info("socket").fileno()
@@ -48,13 +56,20 @@ class ServerProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_came()
-        if self._body_timer is not None:
-            self._body_timer.cancel()
+        for timer in (self._body_timer, self._idle_timer):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
         self.wake()
 
     def data_received(self, data: bytes) -> None:
         self.heard()
+        if self._express is not None and self._at_rest:
+            answer = self._express.answer(data, self.server_state.default_headers)
+            if answer is not None:
+                self.transport.write(answer)
+                self._await_next()
+                return
         was_in_head = self._in_head
         super().data_received(data)
         if self._long_body is not None:
@@ -67,6 +82,12 @@ class ServerProtocol(HttpToolsProtocol):
             self._await_head()
         elif self._body_timer is None and self.cycle is not None and self.cycle.more_body:
             self._body_timer = self.loop.call_later(BODY_TIMEOUT, self._look_after_body)
+
+    @property
+    def _at_rest(self) -> bool:
+        """Whether what comes now is the beginning of a request, and no other is being answered."""
+        cycle = self.cycle
+        return not self._in_head and (cycle is None or (cycle.response_complete and not cycle.more_body))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -89,6 +110,22 @@ class ServerProtocol(HttpToolsProtocol):
             self._body_timer.cancel()
             self._body_timer = None
         super().on_message_complete()
+
+    def _await_next(self) -> None:
+        """After an answer that uvicorn knows nothing of: its own timers would count from an earlier one."""
+        self._head_came()
+        self._unset_keepalive_if_required()
+        if self._idle_timer is None:
+            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._look_if_idle)
+
+    def _look_if_idle(self) -> None:
+        self._idle_timer = None
+        silent = self.loop.time() - self._heard_at
+        if not self._at_rest or silent < self.timeout_keep_alive:
+            again = self.timeout_keep_alive - silent if self._at_rest else self.timeout_keep_alive
+            self._idle_timer = self.loop.call_later(again, self._look_if_idle)
+        else:
+            self.transport.close()
 
     def _look_after_body(self) -> None:
         """Close on a client that sends no more of a body that we wait for: its upload holds room in a quota."""

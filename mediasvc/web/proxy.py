@@ -13,7 +13,7 @@ _PAIR = re.compile(r'\s*([A-Za-z]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;,"\s]*)\s*')
 _PREFIX = re.compile(r"(?:/(?!\.\.?(?:/|\Z))[A-Za-z0-9._~-]+)*")
 
 
-_TOLD = (b"forwarded", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-prefix")
+TOLD = (b"forwarded", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-prefix")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,37 +27,46 @@ class Seen:
     prefix: str
 
 
-class Proxied:
-    """Puts the client's address, scheme, host and path prefix into the scope, as a trusted proxy told them; and
-    `behind_proxy` into its state where one passed the request on, for only such a one may be told where blobs lie.
+class Proxies:
+    """The trusted proxies, and what they tell.
 
     Of several addresses the rightmost that is no trusted proxy counts: what stands left of it was sent by
     whoever connected to that proxy, and may be forged.
     """
 
-    def __init__(self, app: ASGIApp, trusted: Sequence[Network]) -> None:
-        self._app = app
-        self._trusted = tuple(trusted)
+    def __init__(self, trusted: Sequence[Network]) -> None:
+        networks = tuple(trusted)
+        self.none = not networks
         # Clients come again: finding out took a sixth of a small download, and networks are slow to hash (measured).
-        self._is_trusted = lru_cache(maxsize=4096)(partial(is_trusted, trusted=self._trusted))
-        self._seen = lru_cache(maxsize=4096)(partial(_seen, self._trusted))
+        self.trusts = lru_cache(maxsize=4096)(partial(is_trusted, trusted=networks))
+        self.seen = lru_cache(maxsize=4096)(partial(_seen, networks))  # by the values of the headers in TOLD
+
+
+class Proxied:
+    """Puts the client's address, scheme, host and path prefix into the scope, as a trusted proxy told them; and
+    `behind_proxy` into its state where one passed the request on, for only such a one may be told where blobs lie.
+    """
+
+    def __init__(self, app: ASGIApp, proxies: Proxies) -> None:
+        self._app = app
+        self._proxies = proxies
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         client = scope.get("client")
-        if scope["type"] == "http" and self._trusted and client and self._is_trusted(client[0]):
+        if scope["type"] == "http" and not self._proxies.none and client and self._proxies.trusts(client[0]):
             self._see_through(scope)
         return self._app(scope, receive, send)
 
     def _see_through(self, scope: Scope) -> None:
         """In place: the access log names the real client too."""
-        told = dict.fromkeys(_TOLD, b"")
+        told = dict.fromkeys(TOLD, b"")
         asked_host = b""
         for name, value in scope["headers"]:
             if name in told:
                 told[name] = told[name] + b"," + value if told[name] else value
             elif name == b"host":
                 asked_host = value
-        seen = self._seen(*told.values())
+        seen = self._proxies.seen(*told.values())
         # A client that shares the proxy's address and asks us directly is none.
         if seen.forwarded:
             scope["state"]["behind_proxy"] = True
@@ -75,7 +84,7 @@ class Proxied:
 def _seen(
     trusted: Sequence[Network], forwarded: bytes, addresses: bytes, scheme: bytes, host: bytes, prefix: bytes
 ) -> Seen:
-    """From the values of the headers in `_TOLD`."""
+    """From the values of the headers in `TOLD`."""
     hops = _forwarded(forwarded.decode("latin-1"))
     told = [hop["for"] for hop in hops if "for" in hop] or _split(addresses.decode("latin-1"))
     last = hops[-1] if hops else {}

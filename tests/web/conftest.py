@@ -22,7 +22,12 @@ def _serving(app: Callable[..., Awaitable[None]], **config: Any) -> Iterator[int
     listening = socket.create_server(("127.0.0.1", 0), backlog=512)
     server = uvicorn.Server(
         uvicorn.Config(
-            app, http=ServerProtocol, loop="uvloop", ws="none", log_config=None, access_log=False, **config
+            app,
+            loop="uvloop",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            **{"http": ServerProtocol, **config},
         )
     )
     server.config.timeout_graceful_shutdown = 3

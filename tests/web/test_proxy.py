@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from mediasvc.web.proxy import Proxied
+from mediasvc.web.proxy import Proxied, Proxies
 from mediasvc.web.urls import base_url
 
 TRUSTED = [ipaddress.ip_network(one) for one in ("127.0.0.0/8", "10.0.0.0/8", "::1/128")]
@@ -28,7 +28,7 @@ def seen(headers: dict[str, str], client: str = "127.0.0.1", trusted: Any = TRUS
         "headers": [(b"host", b"inner"), *raw],
     }
     scope["state"] = {}
-    asyncio.run(Proxied(app, trusted)(scope, None, None))  # type: ignore[arg-type]
+    asyncio.run(Proxied(app, Proxies(trusted))(scope, None, None))  # type: ignore[arg-type]
     return found[0]
 
 

@@ -1,0 +1,284 @@
+"""Plain downloads that the connection answers itself: the same answer, or none at all."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mediasvc.deliver.ways import Ways
+from mediasvc.web.express import Express
+from mediasvc.web.observe import Observed
+from mediasvc.web.protocol import ServerProtocol
+from mediasvc.web.proxy import Proxied, Proxies
+from tests.protocols.wire import read_answer
+from tests.web.conftest import Serve
+from tests.web.test_download import House
+
+PROXIES = Proxies([ip_network("127.0.0.1/32")])
+FORWARDED = ("X-Forwarded-For: 203.0.113.7", "X-Forwarded-Proto: http", "X-Forwarded-Host: media.test")
+KEY = "Authorization: Bearer msk_reader"
+DATE = (b"date", b"Mon, 30 Nov 2026 00:00:00 GMT")
+Headers = list[tuple[bytes, bytes]]
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    house = House(tmp_path)
+    house.downloads._ways = Ways("nginx", house.store)
+    return house
+
+
+def request(target: str, *lines: str, method: str = "GET") -> bytes:
+    return "\r\n".join((f"{method} {target} HTTP/1.1", "Host: media.test", *lines, "", "")).encode("latin-1")
+
+
+def visit(house: House, story: Callable[[Express], Awaitable[None]]) -> None:
+    async def told() -> None:
+        await house.open()
+        try:
+            await story(Express(PROXIES, house.downloads.handed_over))
+        finally:
+            await house.catalogue.close()
+            await house.store.close()
+
+    asyncio.run(told())
+
+
+async def the_long_way(house: House, head: bytes) -> tuple[int, Headers]:
+    """What the application answers to the same request."""
+    line, *fields = head.decode("latin-1").rstrip("\r\n").split("\r\n")
+    method, target, _ = line.split(" ")
+    path, _, query = target.partition("?")
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query.encode(),
+        "headers": [
+            (n.lower().encode(), v.encode()) for n, _, v in (field.partition(": ") for field in fields)
+        ],
+        "client": ("127.0.0.1", 1),
+        "state": {},
+    }
+    await Observed(Proxied(house.downloads, PROXIES))(scope, None, send)  # type: ignore[arg-type]
+    return sent[0]["status"], sent[0]["headers"]
+
+
+def parsed(answer: bytes) -> tuple[bytes, Headers]:
+    line, *fields = answer.removesuffix(b"\r\n\r\n").split(b"\r\n")
+    return line, [(name, value) for name, _, value in (field.partition(b": ") for field in fields)]
+
+
+def alike(headers: Headers) -> Headers:
+    """Without what is another each time."""
+    return [pair for pair in headers if pair[0] not in (b"x-request-id", b"x-download-id", b"date")]
+
+
+@pytest.mark.parametrize("bucket", ["media", "public"])
+@pytest.mark.parametrize(
+    "door", ["/b/{bucket}/a%20b/%C3%BC.mp4", "/f/{id}/x", "/f/{id}/x?download", "/i/grid/{id}.webp"]
+)
+def test_the_answer_is_that_of_the_long_way(house: House, bucket: str, door: str) -> None:
+    async def story(express: Express) -> None:
+        target = door.format(bucket=bucket, id=house.ids[bucket])
+        head = request(
+            target, *FORWARDED, *([KEY] if bucket == "media" else []), "User-Agent: curl/8", "Accept: */*"
+        )
+        answer = express.answer(head, [DATE])
+        assert answer is not None
+        line, headers = parsed(answer)
+        assert line == b"HTTP/1.1 200 OK"
+        assert headers[0] == DATE
+        assert (200, alike(headers)) == tuple(map(alike_or_same, await the_long_way(house, head)))
+        told = dict(headers)
+        assert len(told) == len(headers)
+        assert told[b"x-accel-redirect"].startswith(b"/_blobs/")
+        assert told[b"x-download-id"].decode() in house.receipts._expected
+
+    visit(house, story)
+
+
+def alike_or_same(part: Any) -> Any:
+    return alike(part) if isinstance(part, list) else part
+
+
+PLAIN = "/b/media/a%20b/%C3%BC.mp4"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        request(PLAIN, *FORWARDED, KEY, method="HEAD"),
+        request(PLAIN, *FORWARDED, KEY, method="PUT"),
+        *(
+            request(PLAIN, *FORWARDED, KEY, line)
+            for line in (
+                "Range: bytes=0-1",
+                "If-None-Match: *",
+                "If-Modified-Since: Mon, 30 Nov 2026 00:00:00 GMT",
+                "Origin: https://app.test",
+                "Cookie: mediasvc=1",
+                "X-Missed-Blob: 0",
+                "X-Preflight-Method: PUT",
+                "Connection: close",
+                "Upgrade: h2c",
+                "Expect: 100-continue",
+                "Content-Length: 5",
+                "Transfer-Encoding: chunked",
+                "X-Whatever: 1",
+                "authorization: Bearer msk_other",
+                "X-Forwarded-For: 198.51.100.1",
+                "Accept:*/*",
+                " folded",
+                "Accept: a\nRange: bytes=0-1",
+                "Accept: a\rRange: bytes=0-1",
+                "No colon",
+                ": no name",
+                "",
+            )
+        ),
+        request(PLAIN, KEY),
+        request(PLAIN, *FORWARDED),
+        request(PLAIN, *FORWARDED, "Authorization: Bearer msk_nobody"),
+        request("/b/media/none", *FORWARDED, KEY),
+        request("/b/media/%ff", *FORWARDED, KEY),
+        request(PLAIN + "#part", *FORWARDED, KEY),
+        request("http://media.test" + PLAIN, *FORWARDED, KEY),
+        request(PLAIN + " x", *FORWARDED, KEY),
+        request(PLAIN + "\xfc", *FORWARDED, KEY),
+        request("/healthz", *FORWARDED, KEY),
+        request("/v1/assets", *FORWARDED, KEY),
+        request("/f/ast_1/x?exp=1&sig=0", *FORWARDED, KEY),
+        request(PLAIN, *FORWARDED, KEY) * 2,
+        request(PLAIN, *FORWARDED, KEY) + b"more",
+        request(PLAIN, *FORWARDED, KEY)[:-2],
+        request(PLAIN, *FORWARDED, KEY)[:-1],
+        request(PLAIN, *FORWARDED, KEY).replace(b"HTTP/1.1", b"HTTP/1.0"),
+        request(PLAIN, *FORWARDED, KEY).replace(b"\r\n", b"\n"),
+        b"",
+    ],
+)
+def test_what_is_out_of_the_ordinary_is_left_alone(house: House, head: bytes) -> None:
+    async def story(express: Express) -> None:
+        assert express.answer(request(PLAIN, *FORWARDED, KEY), []) is not None
+        expected = dict(house.receipts._expected)
+        assert express.answer(head, []) is None
+        assert house.receipts._expected == expected
+
+    visit(house, story)
+
+
+@pytest.mark.parametrize("trouble", ["lost", "damaged", "away"])
+def test_a_blob_that_is_not_there_whole_is_left_to_the_long_way(
+    house: House, trouble: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def story(express: Express) -> None:
+        path = house.path("media")
+        match trouble:
+            case "lost":
+                path.unlink()
+            case "damaged":
+                path.write_bytes(b"short")
+            case "away":
+                path.unlink()
+                path.symlink_to(path.name)  # a loop: neither there nor missing
+        assert express.answer(request(PLAIN, *FORWARDED, KEY), []) is None
+        assert house.receipts._expected == {}
+
+    visit(house, story)
+    assert capsys.readouterr().err == ""
+
+
+def test_what_has_to_be_waited_for_goes_the_long_way(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(express: Express) -> None:
+        quick, begun = house.catalogue.source_at, list[str]()
+
+        async def slow(bucket: str, key: str) -> Any:
+            begun.append(key)
+            await asyncio.sleep(0)
+            return await quick(bucket, key)
+
+        monkeypatch.setattr(house.catalogue, "source_at", slow)
+        assert express.answer(request(PLAIN, *FORWARDED, KEY), []) is None
+        assert begun == ["a b/ü.mp4"]
+        assert (await the_long_way(house, request(PLAIN, *FORWARDED, KEY)))[0] == 200
+
+    visit(house, story)
+
+
+def test_only_trusted_proxies_are_served() -> None:
+    express = Express(PROXIES, lambda *_: [])
+    assert express.serves("127.0.0.1")
+    assert not express.serves("127.0.0.2")
+    assert not express.serves("not an address")
+
+
+# --- the connection
+
+QUICK = request("/b/media/quick", *FORWARDED)
+LONG = request("/b/media/quick", *FORWARDED, "X-Whatever: 1")
+
+
+async def _beyond(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+    await send({"type": "http.response.body", "body": b"long"})
+
+
+def quick(*_: Any) -> Headers:
+    return [(b"content-length", b"0"), (b"x-quick", b"yes")]
+
+
+def ask(connection: socket.socket, head: bytes) -> bytes:
+    connection.sendall(head)
+    answer = read_answer(connection)
+    assert "date" in answer.headers
+    return b"quick" if "x-quick" in answer.headers else answer.content
+
+
+def test_both_ways_take_turns_on_one_connection(serve: Serve) -> None:
+    port = serve(_beyond, http=partial(ServerProtocol, express=Express(PROXIES, quick)))
+    with socket.create_connection(("127.0.0.1", port), 10) as connection:
+        for _ in range(3):
+            assert ask(connection, QUICK) == b"quick"
+            assert ask(connection, QUICK) == b"quick"
+            assert ask(connection, LONG) == b"long"
+        connection.sendall(LONG[:30])
+        time.sleep(0.05)
+        assert ask(connection, LONG[30:]) == b"long"
+        connection.sendall(LONG + QUICK)
+        assert [read_answer(connection).content for _ in range(2)] == [b"long", b"long"]
+        assert ask(connection, QUICK) == b"quick"
+
+
+def test_whoever_is_no_proxy_goes_the_long_way(serve: Serve) -> None:
+    nobody = Express(Proxies([ip_network("192.0.2.0/24")]), quick)
+    port = serve(_beyond, http=partial(ServerProtocol, express=nobody))
+    with socket.create_connection(("127.0.0.1", port), 10) as connection:
+        assert ask(connection, QUICK) == b"long"
+
+
+@pytest.mark.parametrize("before", [b"", LONG], ids=["at once", "after the long way"])
+def test_a_connection_in_use_stays_and_an_idle_one_goes(
+    serve: Serve, before: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mediasvc.web.protocol.HEAD_TIMEOUT", 0.5)
+    port = serve(_beyond, http=partial(ServerProtocol, express=Express(PROXIES, quick)), timeout_keep_alive=1)
+    with socket.create_connection(("127.0.0.1", port), 10) as connection:
+        if before:
+            assert ask(connection, before) == b"long"
+        for _ in range(8):
+            time.sleep(0.25)
+            assert ask(connection, QUICK) == b"quick"
+        assert connection.recv(1) == b""
