@@ -36,7 +36,7 @@ from mediasvc.deliver.ways import Way, Ways
 from mediasvc.logs import log
 from mediasvc.store.interface import BlobMissing, BlobStore
 from mediasvc.web.caller import CallerOf
-from mediasvc.web.sendfile import EXTENSION, FileBroken
+from mediasvc.web.sendfile import EXTENSION, SMALL, FileBroken, read_at_once
 
 T = TypeVar("T")
 Message = MutableMapping[str, Any]
@@ -207,24 +207,43 @@ class Downloads:
             return plan.headers
         return [*plan.headers, (b"x-download-id", self._receipts.expect(plan.delivery).encode())]
 
-    def handed_over(
-        self, raw_path: bytes, query: bytes, authorization: bytes | None, address: str
-    ) -> list[Header] | None:
-        """The headers of the 200 that hands nginx the whole of what a plain GET asks for, where nothing has to be
-        waited for; None where the answer is another, or cannot be had at once: nothing has happened then."""
+    def at_once(
+        self, raw_path: bytes, query: bytes, authorization: bytes | None, address: str, *, behind_proxy: bool
+    ) -> tuple[list[Header], bytes | bytearray] | None:
+        """Headers and body of the 200 to a plain GET, where nothing has to be waited for: the blob is nginx's to send,
+        or few bytes that are in memory. None: the answer is another, or not to be had at once; nothing has happened.
+        """
         target = target_of(raw_path)
         if target is None:
             return None
-        way = self._ways.choose(behind_proxy=True, zero_copy=True)
+        way = self._ways.choose(behind_proxy=behind_proxy, zero_copy=True)
         try:
-            caller = _at_once(self._caller_of(authorization))
-            plan = _at_once(self._planned(target, "GET", query, (), caller, way, address))
-            if plan.counts or not isinstance(plan.body, HandToNginx) or not self._is_whole(plan.body):
+            caller = _now(self._caller_of(authorization))
+            plan = _now(self._planned(target, "GET", query, (), caller, way, address))
+            if plan.counts:
                 return None
+            match plan.body:
+                case HandToNginx() if self._is_whole(plan.body):
+                    _count(plan)
+                    return self._for_nginx(plan), b""
+                case SendFile() if (few := self._few(plan.body)) is not None:
+                    _count(plan)
+                    _SENDFILE_BYTES.inc(len(few))
+                    self._delivered(plan, len(few))
+                    return plan.headers, few
         except (MediasvcError, BlobMissing, _Waits):
+            pass
+        return None
+
+    def _few(self, body: SendFile) -> bytes | bytearray | None:
+        """The whole blob, where it is small and nothing has to be read from the disk."""
+        files = self._store.files
+        if files is None or body.size > SMALL:
             return None
-        _count(plan)
-        return self._for_nginx(plan)
+        with files.open(body.blob_id) as file:
+            if os.fstat(file.fileno()).st_size != body.size:
+                return None
+            return read_at_once(file.fileno(), 0, body.size)
 
     def _delivered(self, plan: Plan, sent: int) -> None:
         """What we sent ourselves has a receipt of its own."""
@@ -316,7 +335,7 @@ class _Waits(Exception):
     """What should have been there at once has to be waited for."""
 
 
-def _at_once(work: Coroutine[Any, Any, T]) -> T:
+def _now(work: Coroutine[Any, Any, T]) -> T:
     """The outcome of what has nothing to wait for. Raises _Waits."""
     try:
         work.send(None)

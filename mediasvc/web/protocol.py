@@ -47,8 +47,6 @@ class ServerProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if self._express is not None and not (self.client and self._express.serves(self.client[0])):
-            self._express = None
         self._zero_copy = SUPPORTED and self.scheme == "http"
         # Good only while the transport is not closing: after that the number may be another connection's.
         self.fd: int = transport.get_extra_info("socket").fileno()
@@ -65,9 +63,10 @@ class ServerProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self.heard()
         if self._express is not None and self._at_rest:
-            answer = self._express.answer(data, self.server_state.default_headers)
+            peer = self.client[0] if self.client else ""
+            answer = self._express.answer(data, peer, self.server_state.default_headers)
             if answer is not None:
-                self.transport.write(answer)
+                self.transport.writelines(answer)
                 self._await_next()
                 return
         was_in_head = self._in_head
@@ -85,9 +84,10 @@ class ServerProtocol(HttpToolsProtocol):
 
     @property
     def _at_rest(self) -> bool:
-        """Whether what comes now is the beginning of a request, and no other is being answered."""
+        """Whether what comes now is the beginning of a request, and every other has its answer, which is read."""
         cycle = self.cycle
-        return not self._in_head and (cycle is None or (cycle.response_complete and not cycle.more_body))
+        answered = cycle is None or (cycle.response_complete and not cycle.more_body)
+        return answered and not self._in_head and not self.flow.write_paused
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
