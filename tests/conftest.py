@@ -74,7 +74,6 @@ def each_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     env = {}
     if request.param == "s3":
         env = request.getfixturevalue("ceph").environment(f"mediasvc-{secrets.token_hex(4)}")
-        made = Server(data_dir, **env).run("store", "init")
-        assert made.returncode == 0, made.stderr
+        Server(data_dir, **env).prepare_store()
     with running(data_dir, **env) as server:
         yield server

@@ -97,8 +97,7 @@ def mode(
     if kind.store == "s3":
         gateway, bucket = ceph(), f"mediasvc-{secrets.token_hex(4)}"
         env = gateway.keys | {"MEDIASVC_STORE_URL": gateway.store_url(bucket, endpoint=endpoint)} | env
-        made = Server(data_dir, **env).run("store", "init")
-        assert made.returncode == 0, made.stderr
+        Server(data_dir, **env).prepare_store()
     if kind.delivery == "redirect":
         env["MEDIASVC_DELIVERY"] = "redirect"
     start = servers.behind_nginx if kind.delivery == "nginx" else running

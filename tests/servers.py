@@ -134,6 +134,11 @@ class Server:
             env=self.env | {"MEDIASVC_DATA_DIR": str(self.data_dir)} | env,
         )
 
+    def prepare_store(self) -> None:
+        """Make the bucket that `MEDIASVC_STORE_URL` names."""
+        made = self.run("store", "init")
+        assert made.returncode == 0, made.stderr
+
     def check_leftovers(self) -> None:
         """Nothing lies about, neither rows nor bytes too many, and nothing went wrong that has no name."""
         deadline = time.monotonic() + 20

@@ -19,8 +19,7 @@ def _environment(kind: str, request: pytest.FixtureRequest, data_dir: Path) -> d
     if kind != "s3":
         return {}
     env: dict[str, str] = request.getfixturevalue("ceph").environment(f"mediasvc-{secrets.token_hex(4)}")
-    made = Server(data_dir, **env).run("store", "init")
-    assert made.returncode == 0, made.stderr
+    Server(data_dir, **env).prepare_store()
     return env
 
 

@@ -52,7 +52,7 @@ class OverS3:
 def over_s3(ceph: Ceph, folder: Path) -> Iterator[OverS3]:
     bucket = f"mediasvc-{secrets.token_hex(4)}"
     env = ceph.environment(bucket)
-    assert Server(folder, **env).run("store", "init").returncode == 0
+    Server(folder, **env).prepare_store()
     with running(folder, **env) as server:
         over = OverS3(server, ceph, bucket)
         try:

@@ -89,7 +89,7 @@ def pair_on_s3(
 ) -> Iterator[BehindNginx]:
     data_dir = tmp_path_factory.mktemp(f"pair-{request.param}") / "data"
     env = ceph.environment(f"pair-{secrets.token_hex(4)}", tls=request.param == "tls")
-    assert Server(data_dir, **env).run("store", "init").returncode == 0
+    Server(data_dir, **env).prepare_store()
     with behind_nginx(data_dir, **env) as server:
         yield server
 

@@ -76,8 +76,7 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     if request.param == "s3":
         ceph, bucket = request.getfixturevalue("ceph"), f"mediasvc-{secrets.token_hex(4)}"
         env = ceph.environment(bucket)
-        made = Server(folder / "data", **env).run("store", "init")
-        assert made.returncode == 0, made.stderr
+        Server(folder / "data", **env).prepare_store()
     server = Server(folder / "data", **env)
     server.start()
     try:
