@@ -7,7 +7,7 @@ import tempfile
 import uvicorn
 
 from mediasvc.store.slabs import give_back
-from mediasvc.web.download import Message, Receive, Send
+from mediasvc.web.carrier import Message, Receive, Send
 from mediasvc.web.protocol import ServerProtocol
 
 SMALL = os.urandom(64 * 1024)  # the answer to every GET

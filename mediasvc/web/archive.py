@@ -17,7 +17,8 @@ from mediasvc.deliver.archive import ArchivePlan, BlobSpan, pieces, plan_archive
 from mediasvc.deliver.plan import Nothing, SendFile, Stream
 from mediasvc.logs import log
 from mediasvc.store.interface import BlobMissing, BlobStore
-from mediasvc.web.download import Application, Message, Receive, Send
+from mediasvc.web.carrier import Message, Receive, Send
+from mediasvc.web.download import Application
 from mediasvc.web.sendfile import EXTENSION, SMALL, FileBroken, read_at_once
 
 Pieces = AsyncGenerator[bytes | BlobSpan, None]

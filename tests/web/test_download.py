@@ -58,8 +58,8 @@ class House:
 
     def streams(self) -> None:
         """From now on the store has no files."""
-        self.downloads._store = Remote(self.store)  # type: ignore[assignment]
-        self.downloads._ways = Ways("direct", self.downloads._store)
+        self.downloads._carrier._store = Remote(self.store)  # type: ignore[assignment]
+        self.downloads._ways = Ways("direct", self.downloads._carrier._store)
 
     async def _caller_of(self, authorization: bytes | None) -> Caller:
         return READER if authorization == b"Bearer msk_reader" else ANONYMOUS
@@ -303,7 +303,7 @@ def test_a_client_that_leaves_closes_what_was_opened(house: House, connect: Conn
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.close()
     until(lambda: _open_blobs(house) == 0)
-    if isinstance(remote := house.downloads._store, Remote):
+    if isinstance(remote := house.downloads._carrier._store, Remote):
         until(lambda: remote.readers == 0)
     assert ask(connect, target)[2] == CONTENT
     assert not house.errors
@@ -381,7 +381,7 @@ def test_an_asset_replaced_while_we_looked_gives_its_next_version(house: House) 
                 await tx.replace_asset(_next(asset, blob))
             await house.store.delete(asset.blob.id)
 
-        house.downloads._store = Fleeting(house.store, vanish)  # type: ignore[assignment]
+        house.downloads._carrier._store = Fleeting(house.store, vanish)  # type: ignore[assignment]
         try:
             return await _ask_in_process(house, f"/f/{asset.id}/x")
         finally:
