@@ -83,8 +83,10 @@ class Express:
             known[name] = value
         authorization, address = known.pop(_AUTHORIZATION, None), peer
         if known:
+            if not self._proxies.trusts(peer):
+                return None
             seen = self._proxies.seen(*[known.get(name, b"") for name in TOLD])
-            if not self._proxies.trusts(peer) or not seen.forwarded or seen.client is None:
+            if not seen.forwarded or seen.client is None:
                 return None
             address = seen.client
         decided = self._at_once(raw_path, query or b"", authorization, address, behind_proxy=bool(known))
