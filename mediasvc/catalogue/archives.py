@@ -8,8 +8,9 @@ import sqlalchemy as sa
 
 from mediasvc.catalogue.interface import Gone, Original
 from mediasvc.catalogue.listing import begins
-from mediasvc.catalogue.statements import Reader, Writer
+from mediasvc.catalogue.statements import Reader
 from mediasvc.catalogue.tables import archive, archive_entry, asset, blob, bucket, living
+from mediasvc.catalogue.writes import Writes
 from mediasvc.core.archive import Archive, Member
 from mediasvc.core.span import Span
 from mediasvc.core.zip64 import Entry, Layout
@@ -117,10 +118,8 @@ class ArchiveReads:
         return [row.id for row in await self._reader.rows(sa.select(archive.c.id).where(stale).limit(limit))]
 
 
-class ArchiveWrites:
+class ArchiveWrites(Writes):
     """The part of `catalogue.interface.Transaction` about archives."""
-
-    _writer: Writer
 
     async def add_archive(self, new: Archive) -> None:
         values = {"id": new.id, "created_at": new.created_at, "expires_at": new.expires_at, "name": new.name}

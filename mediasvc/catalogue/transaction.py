@@ -1,15 +1,13 @@
 """Everything that changes the catalogue, once for every adapter (tasks at work: see `outbox`)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError
 
 from mediasvc.catalogue import rows, statements
-from mediasvc.catalogue.archives import ArchiveWrites
 from mediasvc.catalogue.interface import Gone, Intent
+from mediasvc.catalogue.links import LinkWrites
 from mediasvc.catalogue.statements import Writer
 from mediasvc.catalogue.tables import asset, blob, bucket, intent, key, link, living, task
 from mediasvc.catalogue.uploads import UploadWrites
@@ -19,15 +17,13 @@ from mediasvc.core.bucket import Bucket, Usage
 from mediasvc.core.errors import Conflict
 from mediasvc.core.event import Event
 from mediasvc.core.ids import new_task_id
-from mediasvc.core.link import Link
-from mediasvc.core.tally import Tally
 from mediasvc.core.task import NewTask
 
 # Bytes that are doomed go whatever comes after them, and so does an upload that will become the asset.
 _OF_NO_VERSION = ("purge", "join")
 
 
-class CoreTransaction(ArchiveWrites, UploadWrites):
+class CoreTransaction(LinkWrites, UploadWrites):
     """Implements `catalogue.interface.Transaction` over a transaction under way."""
 
     def __init__(self, writer: Writer, clock: Callable[[], float]) -> None:
@@ -217,45 +213,6 @@ class CoreTransaction(ArchiveWrites, UploadWrites):
         )
         return task_id
 
-    async def add_link(self, new: Link) -> None:
-        if not await self._writer.rows(sa.select(asset.c.id).where(asset.c.id == new.asset_id)):
-            raise Gone(f"asset {new.asset_id} is gone")
-        await self._insert(link, asdict(new), f"link {new.id} exists")
-
-    async def begin_download(self, link_id: str) -> None:
-        # One statement: of two downloads that want the last one, one gets it.
-        await self._exactly_one(
-            sa.update(link)
-            .where(
-                link.c.id == link_id, link.c.begun < link.c.max_downloads, link.c.expires_at > self._clock()
-            )
-            .values(begun=link.c.begun + 1),
-            f"link {link_id}",
-        )
-
-    async def drop_links(self, link_ids: Sequence[str]) -> int:
-        return await self._writer.change(sa.delete(link).where(link.c.id.in_(link_ids)))
-
-    async def end_links(self, asset_id: str) -> None:
-        await self._exactly_one(
-            sa.update(asset).where(asset.c.id == asset_id).values(link_epoch=asset.c.link_epoch + 1),
-            f"asset {asset_id}",
-        )
-        await self._writer.change(sa.delete(link).where(link.c.asset_id == asset_id))
-        await self._end_archives(asset_id)
-
-    async def count_downloads(self, assets: Mapping[str, Tally], links: Mapping[str, Tally]) -> int:
-        missing = 0
-        for counting, tallies in ((statements.COUNT_ASSET, assets), (statements.COUNT_LINK, links)):
-            # In order of id: two who count the same rows never wait for each other in a circle.
-            values = [
-                {"counted": name, "count": tally.count, "sent": tally.bytes}
-                for name, tally in sorted(tallies.items())
-            ]
-            if values:
-                missing += len(values) - await self._writer.change(counting, values)
-        return missing
-
     async def add_key(self, new: Key) -> None:
         await self._insert(key, rows.key_columns(new), f"key {new.id} exists")
 
@@ -281,21 +238,11 @@ class CoreTransaction(ArchiveWrites, UploadWrites):
             f"bucket {name}",
         )
 
-    async def _insert(self, table: sa.Table, values: Mapping[str, Any], taken: str) -> None:
-        try:
-            await self._writer.change(sa.insert(table).values(**values))
-        except IntegrityError as error:
-            raise Conflict(taken) from error
-
     async def _change_asset(self, statement: sa.Update, what: str) -> None:
         changed = await self._writer.rows(statement.returning(asset.c.id, asset.c.bucket, asset.c.key))
         if len(changed) != 1:
             raise Gone(f"{what} is gone, or not as it was")
         self.events.append(Event(changed[0].id, changed[0].bucket, changed[0].key))
-
-    async def _exactly_one(self, statement: sa.Executable, what: str) -> None:
-        if await self._writer.change(statement) != 1:
-            raise Gone(f"{what} is gone, or not as it was")
 
     @staticmethod
     def _first(found: Sequence[sa.Row[Any]]) -> Asset | None:

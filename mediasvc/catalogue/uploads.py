@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError
 
 from mediasvc.catalogue.interface import Gone
-from mediasvc.catalogue.statements import Reader, Writer, now
+from mediasvc.catalogue.statements import Reader, now
 from mediasvc.catalogue.tables import bucket, under_way, upload, upload_token
-from mediasvc.core.errors import Conflict, OffsetMismatch, Superseded
+from mediasvc.catalogue.writes import Writes
+from mediasvc.core.errors import OffsetMismatch, Superseded
 from mediasvc.core.upload import Upload, UploadToken
 
 _FIELDS = [column.name for column in upload.c]
@@ -94,15 +94,13 @@ class UploadReads:
         return [row.id for row in await self._reader.rows(over.limit(limit))]
 
 
-class UploadWrites:
+class UploadWrites(Writes):
     """The part of `catalogue.interface.Transaction` about uploads."""
-
-    _writer: Writer
 
     async def add_upload(self, new: Upload) -> None:
         if new.bucket:
             await self._hold(new.bucket)
-        await self._add(upload, _columns(new, _FIELDS), f"upload {new.id} or its blob is already known")
+        await self._insert(upload, _columns(new, _FIELDS), f"upload {new.id} or its blob is already known")
 
     async def upload(self, upload_id: str) -> Upload | None:
         found = await self._writer.rows(UPLOAD.params(upload_id=upload_id))
@@ -156,7 +154,9 @@ class UploadWrites:
 
     async def add_upload_token(self, new: UploadToken) -> None:
         await self._hold(new.bucket)
-        await self._add(upload_token, _columns(new, _TOKEN_FIELDS), f"upload token {new.id} is already known")
+        await self._insert(
+            upload_token, _columns(new, _TOKEN_FIELDS), f"upload token {new.id} is already known"
+        )
 
     async def use_upload_token(self, token_id: str, now: float) -> None:
         # One statement: of two uploads that want the last use, one gets it.
@@ -182,12 +182,6 @@ class UploadWrites:
     async def _hold(self, name: str) -> None:
         if not await self._writer.rows(sa.select(bucket.c.name).where(bucket.c.name == name)):
             raise Gone(f"bucket {name} is gone")
-
-    async def _add(self, table: sa.Table, values: Mapping[str, Any], taken: str) -> None:
-        try:
-            await self._writer.change(sa.insert(table).values(**values))
-        except IntegrityError as error:
-            raise Conflict(taken) from error
 
     async def _refusal(self, upload_id: str, epoch: int, at_offset: int | None = None) -> Exception:
         """Why no row was written."""
