@@ -66,7 +66,8 @@ class ServerProtocol(HttpToolsProtocol):
             peer = self.client[0] if self.client else ""
             answer = self._express.answer(data, peer, self.server_state.default_headers)
             if answer is not None:
-                self.transport.writelines(answer)
+                head, body = answer
+                self.transport.write(head + body if body else head)
                 self._await_next()
                 return
         was_in_head = self._in_head
