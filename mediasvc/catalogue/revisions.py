@@ -32,9 +32,11 @@ def revision(path: Path) -> str | None:
         found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     finally:
         connection.close()
-    if found is not None and found[0] not in revisions():
+    if found is None:
+        raise StartupRefused(f"{path} has no schema version any more; restore a backup of it")
+    if found[0] not in revisions():
         raise StartupRefused(
             f"{path} was written by a newer mediasvc (schema {found[0]}, this one knows {revisions()[-1]}); "
             "start that version, or restore the backup made before the upgrade"
         )
-    return None if found is None else str(found[0])
+    return str(found[0])

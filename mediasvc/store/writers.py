@@ -47,7 +47,7 @@ class Writers:
         last: Callable[[], None],
     ) -> AsyncIterator[None]:
         """Append the body to `incoming`, between `first` and `last`; `feed` gets every byte of it, in order, in another
-        thread.
+        thread where that is worth its while.
 
         Entered when it is written: what comes after that may begin while the last of it is still being fed. Left when
         all is fed; no thread is at work any more then, in whatever way that came.

@@ -116,5 +116,5 @@ def make_service(desk: Desk) -> Service:
     app = Drained(app)
     app = Preflight(Observed(app), settings.proxy_networks)
     # Only where none of the layers has anything to add to a plain download.
-    plain = not settings.rate_limit and cors.allows_all
+    plain = settings.delivery != "redirect" and not settings.rate_limit and cors.allows_all
     return Service(app, Express(proxies, downloads.at_once) if plain else None)

@@ -96,8 +96,9 @@ class Carrier:
             case _ if plan.counts:
                 return None
             case HandToNginx() if self._is_whole(plan.body):
+                headers = self._for_nginx(plan)
                 _count(plan)
-                return self._for_nginx(plan), b""
+                return headers, b""
             case SendFile() if (few := self._few(plan.body)) is not None:
                 _count(plan)
                 _SENDFILE_BYTES.inc(len(few))

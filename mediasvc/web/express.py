@@ -17,13 +17,13 @@ from mediasvc.deliver.plan import Header
 from mediasvc.web.observe import new_request_id, note, own_headers
 from mediasvc.web.proxy import TOLD, Proxies
 
-# One head and nothing after it, as everybody writes it: every line "Name: value", no other line ends.
+# One head and nothing after it, as everybody writes it: every line "Name: value" with one blank, no other line ends.
 _HEAD = re.compile(
-    rb"GET (/[bfi]/[!\"$->@-~]*)(?:\?([!\"$-~]*))? HTTP/1\.1\r\n((?:[!-9;-~]+: [ -~\x80-\xff]*\r\n)+)\r\n"
+    rb"GET (/[bfi]/[!\"$->@-~]*)(?:\?([!\"$-~]*))? HTTP/1\.1\r\n((?:[!-9;-~]+: (?! )[ -~\x80-\xff]*\r\n)+)\r\n"
 )
 _AUTHORIZATION = b"authorization"
 # What a download's answer does not depend on.
-_IDLE = frozenset(
+_IRRELEVANT = frozenset(
     (
         b"host",
         b"user-agent",
@@ -55,7 +55,7 @@ class AtOnce(Protocol):
     def __call__(
         self, raw_path: bytes, query: bytes, authorization: bytes | None, address: str, *, behind_proxy: bool
     ) -> tuple[list[Header], bytes | bytearray] | None:
-        """Headers and body of the 200 to a plain GET; None: there is no such answer, or not at once."""
+        """Headers and body of the 200 to a plain GET; None, or any error: there is no such answer, or not at once."""
 
 
 class Express:
@@ -76,7 +76,7 @@ class Express:
         for line in lines[:-2].split(b"\r\n"):
             name, _, value = line.partition(b": ")
             name = name.lower()
-            if name in _IDLE or (name == b"connection" and value.lower() == b"keep-alive"):
+            if name in _IRRELEVANT or (name == b"connection" and value.lower() == b"keep-alive"):
                 continue
             if name not in _KNOWN or name in known:
                 return None
@@ -89,7 +89,10 @@ class Express:
             if not seen.forwarded or seen.client is None:
                 return None
             address = seen.client
-        decided = self._at_once(raw_path, query or b"", authorization, address, behind_proxy=bool(known))
+        try:
+            decided = self._at_once(raw_path, query or b"", authorization, address, behind_proxy=bool(known))
+        except Exception:  # whatever it is: the long way meets it again, and tells it
+            return None
         if decided is None:
             return None
         told, body = decided

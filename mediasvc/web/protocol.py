@@ -70,6 +70,9 @@ class ServerProtocol(HttpToolsProtocol):
                 self.transport.write(head + body if body else head)
                 self._await_next()
                 return
+        if self._idle_timer is not None:  # what follows has timers of its own
+            self._idle_timer.cancel()
+            self._idle_timer = None
         was_in_head = self._in_head
         super().data_received(data)
         if self._long_body is not None:
@@ -120,13 +123,14 @@ class ServerProtocol(HttpToolsProtocol):
             self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._look_if_idle)
 
     def _look_if_idle(self) -> None:
+        """One timer for many answers: it looks when the last one was asked for."""
         self._idle_timer = None
         silent = self.loop.time() - self._heard_at
-        if not self._at_rest or silent < self.timeout_keep_alive:
-            again = self.timeout_keep_alive - silent if self._at_rest else self.timeout_keep_alive
-            self._idle_timer = self.loop.call_later(again, self._look_if_idle)
-        else:
+        if silent >= self.timeout_keep_alive and not self.flow.write_paused:
             self.transport.close()
+        else:
+            again = max(self.timeout_keep_alive - silent, 1)
+            self._idle_timer = self.loop.call_later(again, self._look_if_idle)
 
     def _look_after_body(self) -> None:
         """Close on a client that sends no more of a body that we wait for: its upload holds room in a quota."""

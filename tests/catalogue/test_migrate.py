@@ -197,6 +197,15 @@ def test_a_catalogue_of_a_newer_version_is_refused(path: Path) -> None:
         bring_up_to_date(path)
 
 
+def test_a_catalogue_without_a_version_is_refused(path: Path) -> None:
+    bring_up_to_date(path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("DELETE FROM alembic_version")
+    connection.close()
+    with pytest.raises(StartupRefused, match="no schema version"):
+        bring_up_to_date(path)
+
+
 def test_a_file_of_something_else_is_refused_and_left_alone(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"dear diary, " * 1000)

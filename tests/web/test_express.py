@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -203,6 +204,7 @@ PLAIN = "/b/media/a%20b/%C3%BC.mp4"
                 "authorization: Bearer msk_other",
                 "X-Forwarded-For: 198.51.100.1",
                 "Accept:*/*",
+                "Accept:  */*",
                 " folded",
                 "Accept: a\nRange: bytes=0-1",
                 "Accept: a\rRange: bytes=0-1",
@@ -260,6 +262,20 @@ def test_a_blob_that_is_not_there_whole_is_left_to_the_long_way(
 
     visit(house, story)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("error", [ValueError, OSError, sqlite3.DatabaseError])
+def test_what_nobody_expected_is_left_to_the_long_way(
+    house: House, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(express: Express) -> None:
+        async def broken(*_: Any) -> Any:
+            raise error
+
+        monkeypatch.setattr(house.catalogue, "source_at", broken)
+        assert express.answer(request(PLAIN, *FORWARDED, KEY), "127.0.0.1", []) is None
+
+    visit(house, story)
 
 
 def test_what_has_to_be_waited_for_goes_the_long_way(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,3 +368,16 @@ def test_a_connection_in_use_stays_and_an_idle_one_goes(
             time.sleep(0.25)
             assert ask(connection, QUICK) == b"quick"
         assert connection.recv(1) == b""
+
+
+def test_a_connection_stays_as_long_after_an_answer_that_took_long(serve: Serve) -> None:
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(1.9)
+        await _beyond(scope, receive, send)
+
+    port = serve(slow, http=partial(ServerProtocol, express=Express(PROXIES, quick)), timeout_keep_alive=1)
+    with socket.create_connection(("127.0.0.1", port), 10) as connection:
+        assert ask(connection, QUICK) == b"quick"
+        assert ask(connection, LONG) == b"long"
+        time.sleep(0.6)
+        assert ask(connection, QUICK) == b"quick"
