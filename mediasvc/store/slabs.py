@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing
+from itertools import count
 from typing import Any, TypeVar
 
 from mediasvc.store.threads import all_ended, unbroken
@@ -93,10 +94,11 @@ async def slabs(body: AsyncIterable[bytes | memoryview]) -> AsyncGenerator[memor
 
 
 class AtWork:
-    """Slabs of one body that threads look at; each is given back once all of them have."""
+    """Slabs of one body that threads look at; each is given back the moment all of them have, for whoever waits
+    afterwards (for a turn in the catalogue, with many others) must not hold memory meanwhile."""
 
     def __init__(self) -> None:
-        self._slabs: deque[tuple[memoryview, Sequence[Future[Any]]]] = deque()
+        self._slabs: deque[Sequence[Future[Any]]] = deque()
 
     def __bool__(self) -> bool:
         return bool(self._slabs)
@@ -107,20 +109,27 @@ class AtWork:
 
     def add(self, slab: memoryview, futures: Sequence["Future[Any]"]) -> None:
         """`futures`: what becomes of it in threads."""
-        self._slabs.append((slab, futures))
+        self._slabs.append(futures)
+        ended = count(1)
+
+        def one_ended(_: "Future[Any]") -> None:
+            if next(ended) == len(futures):
+                give_back(slab)
+
+        for future in futures:
+            future.add_done_callback(one_ended)
 
     async def first(self) -> Any:
         """Wait for the first slab; gives the outcome of its first future, raises what any of them raised."""
-        slab, futures = self._slabs[0]  # it stays until it is done with, however we are cancelled
+        futures = self._slabs[0]  # they stay until they are done with, however we are cancelled
         for future in futures:
             await unbroken(asyncio.wrap_future(future))
         self._slabs.popleft()
-        give_back(slab)
         return futures[0].result()
 
     async def ended(self) -> None:
         """Returns when no thread is at work on any slab, whatever has happened."""
-        await all_ended(future for _, futures in self._slabs for future in futures)
+        await all_ended(future for futures in self._slabs for future in futures)
 
 
 async def in_turn(
