@@ -6,6 +6,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -13,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from mediasvc.catalogue.revisions import PATIENCE, revision, revisions
+from mediasvc.catalogue.sqlite_connections import connect
 from mediasvc.catalogue.tables import metadata
 from mediasvc.core.errors import CatalogueUnavailable, StartupRefused
 
@@ -72,9 +74,8 @@ def _bring(path: Path) -> None:
 def one_transaction(path: Path) -> Iterator[sa.Connection]:
     """The file, locked for writing; all that is done to it happens, or nothing. Raises sqlite3.Error."""
     engine = sa.create_engine(
-        f"sqlite:///{path}", connect_args={"isolation_level": None, "timeout": PATIENCE}, poolclass=NullPool
+        "sqlite://", creator=partial(connect, path, timeout=PATIENCE), poolclass=NullPool
     )
-    sa.event.listen(engine, "connect", _prepare)
     # sqlite3 would commit before each CREATE; a transaction of our own holds them all together.
     sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     try:
@@ -84,13 +85,6 @@ def one_transaction(path: Path) -> Iterator[sa.Connection]:
         raise error.orig or error from error
     finally:
         engine.dispose()
-
-
-def _prepare(connection: sa.PoolProxiedConnection, _record: object) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.close()
 
 
 @contextmanager

@@ -114,7 +114,7 @@ def make_service(desk: Desk) -> Service:
     app = TusSpoken(Problems(app))
     app = cors = Cors(app, settings.allowed_origins, bucket_origins(house.catalogue))
     app = Drained(app)
-    app = Preflight(Observed(app), settings.proxy_networks)
+    app = Preflight(Observed(app), proxies)
     # Only where none of the layers has anything to add to a plain download.
     plain = settings.delivery != "redirect" and not settings.rate_limit and cors.allows_all
     return Service(app, Express(proxies, downloads.at_once) if plain else None)

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mediasvc.core.errors import Unavailable
 from mediasvc.web.errors import problem, request_id_of
 from mediasvc.web.middleware import LINGER_SECONDS, UNTIL_READ, header, is_upload
-from mediasvc.web.proxy import Network, is_trusted
+from mediasvc.web.proxy import Proxies
 
 PATH = "/.preflight"
 # What a head alone can be refused with. All else, what an upload's state has to say above all, is left to the request.
@@ -53,9 +53,9 @@ class Refusal:
 class Preflight:
     """Answers nginx's question, and only nginx's: for whoever is no trusted proxy there is nothing at `/.preflight`."""
 
-    def __init__(self, app: ASGIApp, trusted: Sequence[Network]) -> None:
+    def __init__(self, app: ASGIApp, proxies: Proxies) -> None:
         self._app = app
-        self._trusted = tuple(trusted)
+        self._proxies = proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = self._asked(scope) if scope["type"] == "http" and scope["path"] == PATH else None
@@ -72,7 +72,7 @@ class Preflight:
         """The upload in question, as it would come without nginx; None where nobody may ask, or nothing is asked."""
         client = scope.get("client")
         method, target = header(scope, b"x-preflight-method"), header(scope, b"x-preflight-target")
-        if not (client and is_trusted(client[0], self._trusted) and method and target):
+        if not (client and self._proxies.trusts(client[0]) and method and target):
             return None
         try:
             parts = httptools.parse_url(target)  # as uvicorn does

@@ -36,7 +36,6 @@ class Proxies:
 
     def __init__(self, trusted: Sequence[Network]) -> None:
         networks = tuple(trusted)
-        self.none = not networks
         # Clients come again: finding out took a sixth of a small download, and networks are slow to hash (measured).
         self.trusts = lru_cache(maxsize=4096)(partial(is_trusted, trusted=networks))
         self.seen = lru_cache(maxsize=4096)(partial(_seen, networks))  # by the values of the headers in TOLD
@@ -53,7 +52,7 @@ class Proxied:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         client = scope.get("client")
-        if scope["type"] == "http" and not self._proxies.none and client and self._proxies.trusts(client[0]):
+        if scope["type"] == "http" and client and self._proxies.trusts(client[0]):
             self._see_through(scope)
         return self._app(scope, receive, send)
 

@@ -188,21 +188,19 @@ def test_an_empty_file_of_a_start_that_was_killed_is_used(path: Path) -> None:
     assert tables(path) >= set(metadata.tables)
 
 
-def test_a_catalogue_of_a_newer_version_is_refused(path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("UPDATE alembic_version SET version_num = '9999'", "newer mediasvc"),
+        ("DELETE FROM alembic_version", "no schema version"),
+    ],
+)
+def test_a_catalogue_of_a_version_we_do_not_know_is_refused(path: Path, change: str, told: str) -> None:
     bring_up_to_date(path)
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.execute(change)
     connection.close()
-    with pytest.raises(StartupRefused, match="newer mediasvc"):
-        bring_up_to_date(path)
-
-
-def test_a_catalogue_without_a_version_is_refused(path: Path) -> None:
-    bring_up_to_date(path)
-    with sqlite3.connect(path) as connection:
-        connection.execute("DELETE FROM alembic_version")
-    connection.close()
-    with pytest.raises(StartupRefused, match="no schema version"):
+    with pytest.raises(StartupRefused, match=told):
         bring_up_to_date(path)
 
 

@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mediasvc.web.preflight import PATH, REFUSALS, Preflight, Welcome, is_preflight, is_question
+from mediasvc.web.proxy import Proxies
 
 TRUSTED = [ipaddress.ip_network("10.0.0.0/8")]
 UPLOAD = {"x-preflight-method": "PUT", "x-preflight-target": "/b/media/x", "x-preflight-length": "400"}
@@ -49,7 +50,7 @@ def ask(
         "headers": [(name.encode(), value.encode("latin-1")) for name, value in headers.items()],
         "state": {},
     }
-    asyncio.run(Preflight(app, TRUSTED)(scope, receive, send))  # type: ignore[arg-type]
+    asyncio.run(Preflight(app, Proxies(TRUSTED))(scope, receive, send))  # type: ignore[arg-type]
     return told
 
 
