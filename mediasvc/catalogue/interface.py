@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from mediasvc.catalogue.changes import Transaction as Transaction
+from mediasvc.catalogue.memory import Memory as Memory
 from mediasvc.catalogue.values import AssetPage as AssetPage
 from mediasvc.catalogue.values import AssetQuery as AssetQuery
 from mediasvc.catalogue.values import BlobRecord as BlobRecord
@@ -63,6 +64,10 @@ class Catalogue(Protocol):
 
     @property
     def outbox(self) -> Outbox: ...
+
+    @property
+    def memory(self) -> Memory:
+        """For what follows from nothing but what was read here: it is forgotten when anybody commits."""
 
     async def start(self) -> None:
         """Bring the schema up to date (under a lock) and open. Raises StartupRefused."""

@@ -95,6 +95,10 @@ class SqliteCatalogue(CoreReads):
     def outbox(self) -> CoreOutbox:
         return self._outbox
 
+    @property
+    def memory(self) -> Memory:
+        return self._memory
+
     async def start(self) -> None:
         await asyncio.to_thread(bring_up_to_date, self._path)
         with telling():

@@ -99,14 +99,17 @@ async def plan_download(
     if link is not None and from_start and link.used_up:  # the rest of a download begun may still be fetched
         raise bad_link()
     link_id = link.id if link is not None else ""
+    whose = _whose(source, link_id, caller if claim is None else ANONYMOUS, address)
     decided = Answer(
         source,
         answer,
         spans,
         asked,
         Delivery(source.asset_id, link_id, not isinstance(target, OfPreset), from_start),
-        whose=_whose(source, link_id, caller if claim is None else ANONYMOUS, address),
+        whose,
         counts=link_id if from_start else "",
+        # What the time or the client's address has no part in.
+        lasts=claim is None and source.expires_at is None and source.modified_at <= now and not whose,
     )
     if method == "HEAD":
         status, sent, _ = as_sent(decided)

@@ -72,6 +72,7 @@ class Plan:
     `status` is what the client will see; nginx finds the headers of a 200 or 206 under other names. `counts` is the
     id of the link with a row that this answer uses up one download of: count it just before anything is sent.
     `delivery` is what the bytes count for once they are out; None: nothing of the asset leaves.
+    `lasts`: until the catalogue changes, whoever has the same key gets the same for the same request.
     """
 
     status: int
@@ -79,3 +80,4 @@ class Plan:
     body: Body
     counts: str = ""
     delivery: Delivery | None = None
+    lasts: bool = False

@@ -44,6 +44,7 @@ class Answer:
 
     `headers` are the client's, all but those that follow from `spans` (None: the whole). `asked` holds the
     request's Range and preconditions. `whose` names whoever's connections at once are limited, "" for nobody's.
+    `counts` and `lasts` are the plan's.
     """
 
     source: Source
@@ -53,6 +54,7 @@ class Answer:
     delivery: Delivery
     whose: str = ""
     counts: str = ""
+    lasts: bool = False
 
     @property
     def status(self) -> int:
@@ -129,9 +131,8 @@ class _FromDisk:
         if _judged_again(answer) or not answer.plain_range:
             return _at_rate(self._us(answer), answer)
         blob_id = answer.source.blob_id.encode()
-        return _handed_over(
-            answer, (b"x-accel-redirect", b"/_blobs/%b/%b/%b" % (blob_id[:2], blob_id[2:4], blob_id))
-        )
+        path = b"/_blobs/%b/%b/%b" % (blob_id[:2], blob_id[2:4], blob_id)
+        return _handed_over(answer, (b"x-accel-redirect", path), lasts=answer.lasts)
 
 
 class _FromS3:
@@ -157,7 +158,7 @@ class _FromS3:
         ]
         if spans is not None:
             told.append((b"x-s3-range", b"bytes=%d-%d" % (spans[0].start, spans[0].stop - 1)))
-        return _handed_over(answer, *told)
+        return _handed_over(answer, *told, lasts=False)  # the URL does not
 
 
 class _Redirected:
@@ -204,17 +205,15 @@ def _judged_again(answer: Answer) -> bool:
     return b"if-match" in answer.asked or b"if-unmodified-since" in answer.asked
 
 
-def _handed_over(answer: Answer, *told: Header) -> Plan:
+def _handed_over(answer: Answer, *told: Header, lasts: bool) -> Plan:
     source = answer.source
     headers = [*told, *_for_nginx(answer.headers, source.media_type)]
     if answer.spans is not None:
         headers.append((b"x-accept-ranges", b"bytes"))
     if answer.whose:
         headers.append((b"x-limit-key", answer.whose.encode()))
-    plan = Plan(
-        answer.status, headers, HandToNginx(source.blob_id, source.size), answer.counts, answer.delivery
-    )
-    return _at_rate(plan, answer)
+    body = HandToNginx(source.blob_id, source.size)
+    return _at_rate(Plan(answer.status, headers, body, answer.counts, answer.delivery, lasts), answer)
 
 
 @lru_cache(maxsize=2048)
@@ -234,7 +233,14 @@ def _at_rate(plan: Plan, answer: Answer) -> Plan:
 def _by_us(answer: Answer, body: type[SendFile] | type[Stream]) -> Plan:
     source = answer.source
     status, headers, parts = as_sent(answer)
-    return Plan(status, headers, body(source.blob_id, source.size, parts), answer.counts, answer.delivery)
+    return Plan(
+        status,
+        headers,
+        body(source.blob_id, source.size, parts),
+        answer.counts,
+        answer.delivery,
+        answer.lasts,
+    )
 
 
 def as_sent(answer: Answer) -> tuple[int, list[Header], Sequence[bytes | Span]]:

@@ -1,7 +1,7 @@
 """Plans of downloads carried out: what a plan says is sent by the way it names, and counted."""
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
 from contextlib import aclosing
 from functools import cache
 from typing import Any
@@ -12,6 +12,7 @@ from starlette.responses import StreamingResponse
 from mediasvc import metrics
 from mediasvc.catalogue.interface import Catalogue, Gone
 from mediasvc.core.errors import StoreFault
+from mediasvc.core.value import value
 from mediasvc.deliver.links import bad_link
 from mediasvc.deliver.plan import HandToNginx, Header, Nothing, Plan, Redirect, SendFile, Stream
 from mediasvc.deliver.receipts import Receipts
@@ -25,6 +26,22 @@ Send = Callable[[Message], Awaitable[None]]
 
 _SENDFILE_BYTES = metrics.download_bytes.labels(SendFile.name)
 _STREAM_BYTES = metrics.download_bytes.labels(Stream.name)
+
+
+@value
+class Ready:
+    """A plan, and its headers as they are sent."""
+
+    plan: Plan
+    lines: bytes
+
+    @classmethod
+    def of(cls, plan: Plan) -> "Ready":
+        return cls(plan, header_lines(plan.headers))
+
+
+def header_lines(headers: Iterable[Header]) -> bytes:
+    return b"".join([b"%b: %b\r\n" % pair for pair in headers])
 
 
 class Carrier:
@@ -89,21 +106,27 @@ class Carrier:
             return plan.headers
         return [*plan.headers, (b"x-download-id", self._receipts.expect(plan.delivery).encode())]
 
-    def at_once(self, plan: Plan) -> tuple[list[Header], bytes | bytearray] | None:
-        """Headers and body, where nothing has to be waited for: the blob is nginx's to send, or few bytes that are in
-        memory. None: it has to be carried out, and nothing has happened. Raises BlobMissing, StoreUnavailable."""
+    def at_once(self, ready: Ready) -> tuple[bytes, bytes | bytearray] | None:
+        """Header lines and body, where nothing has to be waited for: the blob is nginx's to send, or few bytes that are
+        in memory. None: it has to be carried out, and nothing has happened. Raises BlobMissing, StoreUnavailable."""
+        plan, lines = ready.plan, ready.lines
         match plan.body:
             case _ if plan.counts:
                 return None
             case HandToNginx() if self._is_whole(plan.body):
-                headers = self._for_nginx(plan)
                 _count(plan)
-                return headers, b""
+                if plan.delivery is not None:
+                    lines = b"%bx-download-id: %b\r\n" % (
+                        lines,
+                        self._receipts.expect(plan.delivery).encode(),
+                    )
+                return lines, b""
             case SendFile() if (few := self._few(plan.body)) is not None:
                 _count(plan)
                 _SENDFILE_BYTES.inc(len(few))
-                self._delivered(plan, len(few))
-                return plan.headers, few
+                if plan.delivery is not None:
+                    self._receipts.delivered(plan.delivery, len(few), complete=True)
+                return lines, few
         return None
 
     def _few(self, body: SendFile) -> bytes | bytearray | None:

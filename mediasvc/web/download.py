@@ -21,7 +21,7 @@ from mediasvc.deliver.ways import Way, Ways
 from mediasvc.logs import log
 from mediasvc.store.interface import BlobMissing, BlobStore
 from mediasvc.web.caller import CallerOf
-from mediasvc.web.carrier import Carrier, Message, Receive, Send
+from mediasvc.web.carrier import Carrier, Message, Ready, Receive, Send
 from mediasvc.web.sendfile import EXTENSION
 
 T = TypeVar("T")
@@ -135,16 +135,22 @@ class Downloads:
 
     def at_once(
         self, raw_path: bytes, query: bytes, authorization: bytes | None, address: str, *, behind_proxy: bool
-    ) -> tuple[list[Header], bytes | bytearray] | None:
-        """Headers and body of the 200 to a plain GET, where nothing has to be waited for: the blob is nginx's to send,
-        or few bytes that are in memory. None, or whatever is raised: the answer is another, or not to be had at once;
-        nothing has happened, but for 20 µs."""
-        target = target_of(raw_path)
-        if target is None:
-            return None
-        way = self._ways.choose(behind_proxy=behind_proxy, zero_copy=True)
+    ) -> tuple[bytes, bytes | bytearray] | None:
+        """Header lines and body of the 200 to a plain GET, where nothing has to be waited for: the blob is nginx's to
+        send, or few bytes that are in memory. None, or whatever is raised: the answer is another, or not to be had at
+        once; nothing has happened, but for 20 µs."""
         caller = _now(self._caller_of(authorization))
-        return self._carrier.at_once(_now(self._planned(target, "GET", query, (), caller, way, address)))
+        asked = (Ready, raw_path, query, caller.key_id, behind_proxy)
+        ready: Ready | None = self._catalogue.memory.recall(asked)
+        if ready is None:
+            if (target := target_of(raw_path)) is None:
+                return None
+            way = self._ways.choose(behind_proxy=behind_proxy, zero_copy=True)
+            plan = _now(self._planned(target, "GET", query, (), caller, way, address))
+            ready = Ready.of(plan)
+            if plan.lasts:
+                self._catalogue.memory.remember(asked, ready)
+        return self._carrier.at_once(ready)
 
 
 class _Waits(Exception):

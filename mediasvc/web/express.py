@@ -8,19 +8,20 @@ way, a header that is not listed here, an error, bytes on the disk, goes the lon
 
 import re
 import time
+from functools import lru_cache, partial
 from typing import Protocol
 from urllib.parse import unquote
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from mediasvc.deliver.plan import Header
+from mediasvc.web.carrier import header_lines
 from mediasvc.web.observe import new_request_id, note, own_headers
 from mediasvc.web.proxy import TOLD, Proxies
 
 # One head and nothing after it, as everybody writes it: every line "Name: value" with one blank, no other line ends.
-_HEAD = re.compile(
-    rb"GET (/[bfi]/[!\"$->@-~]*)(?:\?([!\"$-~]*))? HTTP/1\.1\r\n((?:[!-9;-~]+: (?! )[ -~\x80-\xff]*\r\n)+)\r\n"
-)
+_LINE = re.compile(rb"GET (/[bfi]/[!\"$->@-~]*)(?:\?([!\"$-~]*))? HTTP/1\.1")
+_FIELDS = re.compile(rb"(?:[!-9;-~]+: (?! )[ -~\x80-\xff]*\r\n)+\r\n")
 _AUTHORIZATION = b"authorization"
 # What a download's answer does not depend on.
 _IRRELEVANT = frozenset(
@@ -47,6 +48,7 @@ _IRRELEVANT = frozenset(
     )
 )
 _KNOWN = frozenset((_AUTHORIZATION, *TOLD))
+_LONGEST = 2048  # bytes of a head: what is remembered of thousands stays within a few megabytes
 
 
 class AtOnce(Protocol):
@@ -54,51 +56,64 @@ class AtOnce(Protocol):
 
     def __call__(
         self, raw_path: bytes, query: bytes, authorization: bytes | None, address: str, *, behind_proxy: bool
-    ) -> tuple[list[Header], bytes | bytearray] | None:
-        """Headers and body of the 200 to a plain GET; None, or any error: there is no such answer, or not at once."""
+    ) -> tuple[bytes, bytes | bytearray] | None:
+        """Header lines and body of the 200 to a plain GET; None, or any error: there is none, or not at once."""
 
 
 class Express:
     """Reads a head and writes an answer; `at_once` decides."""
 
     def __init__(self, proxies: Proxies, at_once: AtOnce) -> None:
-        self._proxies = proxies
         self._at_once = at_once
+        # A page's pictures are asked for with the same fields one after another.
+        self._asker = lru_cache(maxsize=1024)(partial(_asker, proxies))
 
     def answer(self, head: bytes, peer: str, always: list[Header]) -> tuple[bytes, bytes | bytearray] | None:
         """Head and body of the answer to this request, with these headers besides; None: it goes the long way, and
         nothing has happened. `peer` is the address of whoever is connected."""
         began = time.perf_counter()
-        if (found := _HEAD.fullmatch(head)) is None:
+        if len(head) > _LONGEST:
             return None
-        raw_path, query, lines = found.groups()
-        known: dict[bytes, bytes] = {}
-        for line in lines[:-2].split(b"\r\n"):
-            name, _, value = line.partition(b": ")
-            name = name.lower()
-            if name in _IRRELEVANT or (name == b"connection" and value.lower() == b"keep-alive"):
-                continue
-            if name not in _KNOWN or name in known:
-                return None
-            known[name] = value
-        authorization, address = known.pop(_AUTHORIZATION, None), peer
-        if known:
-            if not self._proxies.trusts(peer):
-                return None
-            seen = self._proxies.seen(*[known.get(name, b"") for name in TOLD])
-            if not seen.forwarded or seen.client is None:
-                return None
-            address = seen.client
+        line, _, fields = head.partition(b"\r\n")
+        if (found := _LINE.fullmatch(line)) is None or (asker := self._asker(fields, peer)) is None:
+            return None
+        raw_path, query = found.groups()
+        authorization, address, behind_proxy = asker
         try:
-            decided = self._at_once(raw_path, query or b"", authorization, address, behind_proxy=bool(known))
+            decided = self._at_once(raw_path, query or b"", authorization, address, behind_proxy=behind_proxy)
         except Exception:  # whatever it is: the long way meets it again, and tells it
             return None
         if decided is None:
             return None
         told, body = decided
         request_id = new_request_id()
-        headers = (*always, *told, *own_headers(request_id))
-        answer = b"%b%b\r\n" % (STATUS_LINE[200], b"".join([b"%b: %b\r\n" % pair for pair in headers]))
+        lines = STATUS_LINE[200], header_lines(always), told, header_lines(own_headers(request_id))
+        answer = b"%b%b%b%b\r\n" % lines
         path = unquote(raw_path.decode("ascii"))
         note(request_id, "GET", path, raw_path, 200, len(body), time.perf_counter() - began, address)
         return answer, body
+
+
+def _asker(proxies: Proxies, fields: bytes, peer: str) -> tuple[bytes | None, str, bool] | None:
+    """What the header fields say of whoever asks: Authorization, address, whether a trusted proxy passed it on. None:
+    they say more than that."""
+    if _FIELDS.fullmatch(fields) is None:
+        return None
+    known: dict[bytes, bytes] = {}
+    for field in fields[:-4].split(b"\r\n"):
+        name, _, value = field.partition(b": ")
+        name = name.lower()
+        if name in _IRRELEVANT or (name == b"connection" and value.lower() == b"keep-alive"):
+            continue
+        if name not in _KNOWN or name in known:
+            return None
+        known[name] = value
+    authorization = known.pop(_AUTHORIZATION, None)
+    if not known:
+        return authorization, peer, False
+    if not proxies.trusts(peer):
+        return None
+    seen = proxies.seen(*[known.get(name, b"") for name in TOLD])
+    if not seen.forwarded or seen.client is None:
+        return None
+    return authorization, seen.client, True

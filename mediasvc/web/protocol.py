@@ -62,7 +62,7 @@ class ServerProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self.heard()
-        if self._express is not None and self._at_rest and len(data) <= MAX_HEAD:
+        if self._express is not None and self._at_rest:
             peer = self.client[0] if self.client else ""
             answer = self._express.answer(data, peer, self.server_state.default_headers)
             if answer is not None:

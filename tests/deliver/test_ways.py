@@ -93,6 +93,17 @@ def test_the_way_is_chosen(delivery: str, store: Any, proxied: bool, zero_copy: 
     assert made.delivery == Delivery("ast_1", "", True, True)
 
 
+@pytest.mark.parametrize("lasts", [True, False])
+@pytest.mark.parametrize(
+    ("delivery", "store", "may"),
+    [("direct", DISK, True), ("nginx", DISK, True), ("nginx", S3, False), ("redirect", S3, False)],
+)
+def test_a_plan_with_a_presigned_url_lasts_no_longer_than_it(
+    delivery: str, store: Any, may: bool, lasts: bool
+) -> None:
+    assert plan(delivery, store, replace(answer(), lasts=lasts)).lasts == (lasts and may)
+
+
 def test_only_nginx_is_told_where_blobs_lie() -> None:
     for store in (DISK, S3):
         for delivery, proxied in (("direct", True), ("nginx", False)):

@@ -7,6 +7,7 @@ import socket
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
@@ -14,6 +15,10 @@ from typing import Any
 
 import pytest
 
+from mediasvc.catalogue.interface import Transaction
+from mediasvc.catalogue.memory import LOOK_EVERY
+from mediasvc.catalogue.sqlite import SqliteCatalogue
+from mediasvc.deliver.links import Terms
 from mediasvc.deliver.ways import Ways
 from mediasvc.web.express import Express
 from mediasvc.web.observe import Observed
@@ -22,7 +27,7 @@ from mediasvc.web.proxy import Proxied, Proxies
 from mediasvc.web.sendfile import EXTENSION
 from tests.protocols.wire import read_answer
 from tests.web.conftest import Serve
-from tests.web.test_download import TILE, House, _next
+from tests.web.test_download import CONTENT, TILE, House, _next
 
 PROXIES = Proxies([ip_network("127.0.0.1/32")])
 FORWARDED = ("X-Forwarded-For: 203.0.113.7", "X-Forwarded-Proto: http", "X-Forwarded-Host: media.test")
@@ -115,16 +120,18 @@ def test_what_nginx_is_told_is_what_the_long_way_tells(house: House, bucket: str
         head = request(
             target, *FORWARDED, *key, "User-Agent: curl/8", "Accept: */*", "Connection: Keep-Alive"
         )
-        answer = express.answer(head, "127.0.0.1", [DATE])
-        assert answer is not None
-        line, headers = parsed(answer[0])
-        assert line == b"HTTP/1.1 200 OK"
-        assert headers[0] == DATE
-        assert (200, alike(headers), answer[1]) == await the_long_way(house, head)
-        told = dict(headers)
-        assert len(told) == len(headers)
-        assert told[b"x-accel-redirect"].startswith(b"/_blobs/")
-        assert told[b"x-download-id"].decode() in house.receipts._expected
+        for number in (1, 2):
+            answer = express.answer(head, "127.0.0.1", [DATE])
+            assert answer is not None
+            line, headers = parsed(answer[0])
+            assert line == b"HTTP/1.1 200 OK"
+            assert headers[0] == DATE
+            assert (200, alike(headers), answer[1]) == await the_long_way(house, head)
+            told = dict(headers)
+            assert len(told) == len(headers)
+            assert told[b"x-accel-redirect"].startswith(b"/_blobs/")
+            assert told[b"x-download-id"].decode() in house.receipts._expected
+            assert len(house.receipts._expected) == 2 * number
 
     visit(house, story)
 
@@ -203,6 +210,7 @@ PLAIN = "/b/media/a%20b/%C3%BC.mp4"
                 "X-Whatever: 1",
                 "authorization: Bearer msk_other",
                 "X-Forwarded-For: 198.51.100.1",
+                "User-Agent: " + "long " * 400,
                 "Accept:*/*",
                 "Accept:  */*",
                 " folded",
@@ -295,6 +303,124 @@ def test_what_has_to_be_waited_for_goes_the_long_way(house: House, monkeypatch: 
     visit(house, story)
 
 
+# --- what was decided a moment ago
+
+
+async def closed(tx: Transaction, house: House) -> None:
+    await saved(tx, "public", public=False)
+
+
+async def saved(tx: Transaction, name: str, **fields: Any) -> None:
+    bucket = await tx.bucket(name)
+    assert bucket is not None
+    await tx.save_bucket(replace(bucket, **fields))
+
+
+async def deleted(tx: Transaction, house: House) -> None:
+    await tx.delete_asset(house.ids["public"])
+
+
+async def replaced(tx: Transaction, house: House) -> None:
+    asset = await tx.asset(house.ids["public"])
+    assert asset is not None
+    await tx.close_intent(house.blobs["next"])
+    await tx.replace_asset(_next(asset, replace(asset.blob, id=house.blobs["next"])))
+
+
+@pytest.mark.parametrize("change", [closed, deleted, replaced])
+@pytest.mark.parametrize("by", ["us", "another process"])
+def test_it_is_decided_anew_once_anything_has_changed(
+    house: House, change: Callable[[Transaction, House], Awaitable[None]], by: str, tmp_path: Path
+) -> None:
+    async def story(express: Express) -> None:
+        head = request(f"/f/{house.ids['public']}/x", *FORWARDED)
+        await house._keep("next", CONTENT)
+        before = express.answer(head, "127.0.0.1", [])
+        assert before is not None
+        catalogue = house.catalogue if by == "us" else SqliteCatalogue(tmp_path / "catalogue.db")
+        if by != "us":
+            await catalogue.start()
+        async with catalogue.transaction() as tx:
+            await change(tx, house)
+        if by != "us":
+            await catalogue.close()
+            await asyncio.sleep(2 * LOOK_EVERY)
+        after = express.answer(head, "127.0.0.1", [])
+        if change is replaced:
+            assert after is not None
+            assert house.blobs["next"].encode() in after[0]
+            assert house.blobs["public"].encode() in before[0]
+        else:
+            assert after is None
+
+    visit(house, story)
+
+
+def test_it_is_no_other_urls(house: House) -> None:
+    async def story(express: Express) -> None:
+        shown = []
+        for query in ("", "?download", ""):
+            head = request(f"/i/grid/{house.ids['public']}.webp{query}", *FORWARDED)
+            answer = express.answer(head, "127.0.0.1", [])
+            assert answer is not None
+            shown.append(dict(parsed(answer[0])[1])[b"content-disposition"].partition(b";")[0])
+        assert shown == [b"inline", b"attachment", b"inline"]
+
+    visit(house, story)
+
+
+def test_it_is_nobody_elses(house: House) -> None:
+    async def story(express: Express) -> None:
+        assert express.answer(request(PLAIN, *FORWARDED, KEY), "127.0.0.1", []) is not None
+        assert express.answer(request(PLAIN, *FORWARDED), "127.0.0.1", []) is None
+        head = request(f"/i/grid/{house.ids['public']}.webp")
+        handed = express.answer(request(f"/i/grid/{house.ids['public']}.webp", *FORWARDED), "127.0.0.1", [])
+        direct = express.answer(head, "127.0.0.1", [])
+        assert handed is not None
+        assert direct is not None
+        assert (handed[1], direct[1]) == (b"", TILE), "who asks us directly is never told where blobs lie"
+        assert b"x-accel" not in direct[0]
+
+    visit(house, story)
+
+
+def test_what_ends_by_itself_is_not_kept(house: House) -> None:
+    async def story(express: Express) -> None:
+        async with house.catalogue.transaction() as tx:
+            asset = await tx.asset(house.ids["public"])
+            assert asset is not None
+            await tx.save_asset(replace(asset, expires_at=time.time() + 0.5))
+        head = request(f"/f/{house.ids['public']}/x", *FORWARDED)
+        assert express.answer(head, "127.0.0.1", []) is not None
+        await asyncio.sleep(0.6)
+        assert express.answer(head, "127.0.0.1", []) is None
+
+    visit(house, story)
+
+
+def test_a_link_is_looked_at_each_time(house: House) -> None:
+    async def story(express: Express) -> None:
+        url = Terms(house.ids["media"], int(time.time()) + 2).url(house.downloads._signer, 0, "x")
+        assert express.answer(request(url, *FORWARDED), "127.0.0.1", []) is not None
+        await asyncio.sleep(2.1)
+        assert express.answer(request(url, *FORWARDED), "127.0.0.1", []) is None
+
+    visit(house, story)
+
+
+def test_everybody_is_limited_by_their_own_address(house: House) -> None:
+    async def story(express: Express) -> None:
+        async with house.catalogue.transaction() as tx:
+            await saved(tx, "public", download_rate=1000)
+        for address in ("203.0.113.7", "203.0.113.8"):
+            head = request(f"/f/{house.ids['public']}/x", f"X-Forwarded-For: {address}")
+            answer = express.answer(head, "127.0.0.1", [])
+            assert answer is not None
+            assert dict(parsed(answer[0])[1])[b"x-limit-key"] == address.encode()
+
+    visit(house, story)
+
+
 # --- the connection
 
 QUICK = request("/b/media/quick", *FORWARDED)
@@ -306,8 +432,8 @@ async def _beyond(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"long"})
 
 
-def quick(*_: Any, **__: Any) -> tuple[Headers, bytes]:
-    return [(b"content-length", b"0"), (b"x-quick", b"yes")], b""
+def quick(*_: Any, **__: Any) -> tuple[bytes, bytes]:
+    return b"content-length: 0\r\nx-quick: yes\r\n", b""
 
 
 def ask(connection: socket.socket, head: bytes) -> bytes:
@@ -340,9 +466,9 @@ def test_both_ways_take_turns_on_one_connection(serve: Serve) -> None:
 def test_whoever_does_not_read_gets_no_more(serve: Serve) -> None:
     asked, body = list[str](), bytes(64 * 1024)
 
-    def few(*_: Any, **__: Any) -> tuple[Headers, bytes]:
+    def few(*_: Any, **__: Any) -> tuple[bytes, bytes]:
         asked.append("quick")
-        return [(b"content-length", b"%d" % len(body))], body
+        return b"content-length: %d\r\n" % len(body), body
 
     port = serve(_beyond, http=partial(ServerProtocol, express=Express(PROXIES, few)))
     with socket.create_connection(("127.0.0.1", port), 10) as connection:
