@@ -37,7 +37,7 @@ class Connection(Protocol):
     def long_body_ended(self) -> None:
         """Its last byte is here: what comes now is the next request."""
 
-    def eof_received(self) -> None: ...
+    def eof_received(self) -> bool | None: ...
     def connection_lost(self, exc: Exception | None) -> None: ...
     def pause_writing(self) -> None: ...
     def resume_writing(self) -> None: ...
@@ -62,6 +62,7 @@ class LongBody(asyncio.BufferedProtocol):
         self._hurry: asyncio.TimerHandle | None = None
         self._ready: deque[memoryview] = deque()
         self._counted = True
+        self._cut = False  # nothing more will come of it
         LongBody._at_once += 1
         connection.flow.pause_reading()  # until somebody asks for the body
 
@@ -132,7 +133,7 @@ class LongBody(asyncio.BufferedProtocol):
 
     async def receive(self) -> dict[str, Any]:
         """As in ASGI, but `body` is a slab, whole unless it is the last or the client is slow; whoever has it may
-        give it back. All that came is handed over before the word that the client is gone."""
+        give it back. All that came is handed over before the word that there is no more."""
         cycle, flow = self._cycle, self._connection.flow
         if cycle.waiting_for_100_continue and not self._connection.transport.is_closing():
             self._connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -142,7 +143,7 @@ class LongBody(asyncio.BufferedProtocol):
             self._be_patient()
         self._waiting = True
         try:
-            while not (self._ready or cycle.disconnected or cycle.response_complete):
+            while not (self._ready or self._cut or cycle.disconnected or cycle.response_complete):
                 await cycle.message_event.wait()
                 cycle.message_event.clear()
         finally:
@@ -155,14 +156,20 @@ class LongBody(asyncio.BufferedProtocol):
             "more_body": bool(self._left or self._ready),
         }
 
-    def eof_received(self) -> None:
-        self._connection.eof_received()
+    def eof_received(self) -> bool | None:
+        self._break_off()
+        return self._connection.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._break_off()
+        self._connection.connection_lost(exc)
+
+    def _break_off(self) -> None:
+        self._cut = True
         self._no_more()
         if self._filled:
             self._hand_over()
-        self._connection.connection_lost(exc)
+        self._slab = None  # it was taken for bytes that never came
 
     def pause_writing(self) -> None:
         self._connection.pause_writing()

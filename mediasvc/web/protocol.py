@@ -18,6 +18,7 @@ from mediasvc.store.slabs import SLAB
 from mediasvc.web.body import LongBody
 from mediasvc.web.errors import malformed_request
 from mediasvc.web.express import Express
+from mediasvc.web.half_closed import Watch
 from mediasvc.web.sendfile import EXTENSION, SUPPORTED, Message, Sender
 
 Application = Callable[..., Awaitable[None]]
@@ -40,6 +41,7 @@ class ServerProtocol(HttpToolsProtocol):
     _head_size = 0
     _long_body: LongBody | None = None
     _idle_timer: asyncio.TimerHandle | None = None
+    _watch: Watch | None = None  # once the client has sent its last byte
 
     def __init__(self, *args: Any, express: Express | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -54,11 +56,29 @@ class ServerProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_came()
-        for timer in (self._body_timer, self._idle_timer):
-            if timer is not None:
-                timer.cancel()
+        self._body_came()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        if self._watch is not None:
+            self._watch.end()
         super().connection_lost(exc)
         self.wake()
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]  # uvicorn's own never says anything
+        """Who sends no more may still read: it gets the answer to what it asked, and then the connection ends.
+
+        Not over TLS, which asyncio and uvloop close as a whole.
+        """
+        cycle = self.cycle
+        if self.scheme != "http" or cycle is None or cycle.response_complete:
+            return None
+        cycle.keep_alive = False
+        self._body_came()
+        if self._watch is None:
+            self._watch = Watch(cycle, self.transport, self.loop)
+        if cycle.more_body:  # which will not come; whoever waits for it is told
+            cycle.message_event.set()
+        return True
 
     def data_received(self, data: bytes) -> None:
         self.heard()
@@ -84,7 +104,7 @@ class ServerProtocol(HttpToolsProtocol):
         if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
             self._await_head()
         elif self._body_timer is None and self.cycle is not None and self.cycle.more_body:
-            self._body_timer = self.loop.call_later(BODY_TIMEOUT, self._look_after_body)
+            self._await_body()
 
     @property
     def _at_rest(self) -> bool:
@@ -110,9 +130,7 @@ class ServerProtocol(HttpToolsProtocol):
             self.cycle.receive = self._long_body.receive  # type: ignore[method-assign,assignment]
 
     def on_message_complete(self) -> None:
-        if self._body_timer is not None:
-            self._body_timer.cancel()
-            self._body_timer = None
+        self._body_came()
         super().on_message_complete()
 
     def _await_next(self) -> None:
@@ -131,6 +149,24 @@ class ServerProtocol(HttpToolsProtocol):
         else:
             again = max(self.timeout_keep_alive - silent, 1)
             self._idle_timer = self.loop.call_later(again, self._look_if_idle)
+
+    def _await_body(self) -> None:
+        """For a body that did not come whole with its head; the application has not asked for it yet."""
+        self._body_timer = self.loop.call_later(BODY_TIMEOUT, self._look_after_body)
+        if self._long_body is None:
+            self.cycle.receive = partial(self._receive, self.cycle)  # type: ignore[method-assign,assignment]
+
+    async def _receive(self, cycle: RequestResponseCycle) -> Message:
+        """As uvicorn's own, for which a connection is whole or lost: of one whose client sends no more all that came is
+        handed over, then the word that there is no rest, and still the answer can be sent."""
+        if self._watch is not None and cycle.more_body and not cycle.body:
+            return {"type": "http.disconnect"}
+        return await RequestResponseCycle.receive(cycle)  # type: ignore[return-value]
+
+    def _body_came(self) -> None:
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = None
 
     def _look_after_body(self) -> None:
         """Close on a client that sends no more of a body that we wait for: its upload holds room in a quota."""

@@ -401,8 +401,11 @@ def test_a_body_shorter_than_announced_is_told(each_server: Server, api: httpx.C
     with wire.connect(each_server.url) as connection:
         connection.sendall(wire.head("PUT", url, {**each_server.headers, "Content-Length": "10"}) + b"12345")
         connection.shutdown(1)
-        received = wire.read_to_end(connection)
-    assert received == b"" or b" 400 " in received.partition(b"\r\n")[0]
+        answer = wire.read_answer(connection, "PUT")
+        assert connection.recv(1) == b""
+    assert (answer.status, answer.headers["Content-Type"]) == (400, "application/problem+json")
+    assert answer.json()["code"] == "bad_body"
+    assert answer.headers["Connection"] == "close"
     assert api.get(url).status_code == 404
 
 
@@ -494,3 +497,38 @@ def test_no_name_fails_the_drop_box(each_server: Server, api: httpx.Client, raw:
     got = api.get(urlsplit(str(answer.json()["url"])).path)
     assert got.status_code == 200
     assert "X-Evil" not in got.headers
+
+
+@pytest.mark.parametrize(
+    "raw",
+    ["caf%E9%20menu.txt", "caf%C3%A9%20menu.txt", "cafe%CC%81%20menu.txt"],
+    ids=["latin-1", "nfc", "nfd"],
+)
+def test_a_name_in_the_drop_box_is_read_as_it_was_written(
+    each_server: Server, api: httpx.Client, raw: str
+) -> None:
+    headers = {**each_server.headers, "Content-Length": "1", "Accept": "application/json"}
+    asset = wire.exchange(each_server.url, wire.head("PUT", f"/u/{raw}", headers) + b"x").json()
+    assert asset["name"] == "café menu.txt"
+    assert str(asset["key"]).endswith("/café menu.txt")
+
+
+@pytest.mark.parametrize(
+    ("length", "name"), [(980, "n" * 12 + ".jpeg"), (996, "n"), (997, None), (1001, None)]
+)
+def test_a_name_in_the_drop_box_is_cut_so_that_the_key_fits(
+    each_server: Server, api: httpx.Client, length: int, name: str | None
+) -> None:
+    """Below a key's prefix the server's own part takes 27 bytes."""
+    prefix = "q" * length
+    secret = api.post(
+        "/v1/keys", json={"scopes": ["assets:write"], "bucket": "media", "prefix": prefix}
+    ).json()["secret"]
+    with each_server.client(secret) as client:
+        made = client.put("/u/" + "n" * 100 + ".jpeg", content=b"1", headers={"Accept": "application/json"})
+    if name is None:
+        assert (made.status_code, made.json()["code"]) == (400, "bad_key")
+    else:
+        assert made.json()["name"] == name
+        assert made.json()["key"].startswith(prefix)
+        assert len(made.json()["key"]) == 1024
