@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import Protocol
 
 from mediasvc.core.errors import (
+    AppendMismatch,
     BadRequest,
+    BodyMismatch,
     InconsistentLength,
     MediasvcError,
     OffsetMismatch,
@@ -17,7 +19,7 @@ from mediasvc.core.errors import (
 from mediasvc.core.signatures import HEAD_SIZE
 from mediasvc.core.upload import Upload
 from mediasvc.ingest.admission import Limit
-from mediasvc.ingest.commands import Append, Checksum
+from mediasvc.ingest.commands import Append, Begin, Checksum
 
 
 class Hasher(Protocol):
@@ -36,11 +38,35 @@ class _Crc32:
         return self._crc.to_bytes(4, "big")
 
 
-def hasher_of(checksum: Checksum | None) -> Hasher | None:
-    """What the checksum is compared with. Raises BadRequest for an algorithm that is not known here."""
-    match checksum.algorithm if checksum else None:
-        case None:
-            return None
+class Checks:
+    """What a body is announced to hash to, and what it does hash to; false where nothing was announced.
+
+    Raises BadRequest for an algorithm that is not known here.
+    """
+
+    def __init__(self, command: Begin | Append) -> None:
+        # tus has a status of its own for its checksum.
+        announced = (command.checksum, AppendMismatch), (command.content_digest, BodyMismatch)
+        self._all = [(one, _hasher_of(one), error) for one, error in announced if one is not None]
+
+    def __bool__(self) -> bool:
+        return bool(self._all)
+
+    def update(self, data: memoryview) -> None:
+        for _, hasher, _ in self._all:
+            hasher.update(data)
+
+    def compare(self) -> None:
+        """All of the body has come. Raises AppendMismatch, BodyMismatch."""
+        for announced, hasher, error in self._all:
+            if hasher.digest() != announced.digest:
+                raise error(
+                    f"the body's {announced.algorithm} is not the announced one; nothing of it was kept"
+                )
+
+
+def _hasher_of(checksum: Checksum) -> Hasher:
+    match checksum.algorithm:
         case "crc32":
             return _Crc32()
         case "sha1" | "sha256" | "sha512" | "md5" as algorithm:
@@ -81,6 +107,13 @@ def agreed(upload: Upload, command: Append) -> Upload:
     return replace(upload, length=length)
 
 
+def ends_upload(error: MediasvcError, command: Append) -> bool:
+    """Whether the whole upload ends with an append that is refused so: in the draft (I12) with one of more bytes than
+    its length leaves, however the body is framed. What is larger than a limit allows may come again, and smaller."""
+    beyond_length = isinstance(error, TooLarge) and error.limit_source == "upload"
+    return beyond_length and command.completes is not None
+
+
 class Arriving:
     """The body, counted; it stops at the first byte that is too many, and at a type that is not allowed.
 
@@ -102,12 +135,13 @@ class Arriving:
     ) -> None:
         self._body = body
         self._offset = upload.offset
+        self._command = command
         self._limit = limit
         self._check = check
         self._alive = alive
         self.head = head
         self.refused: MediasvcError | None = None
-        self.fatal = command.completes is not None  # the draft: who sends more than was said has lost it
+        self.fatal = False
 
     async def __aiter__(self) -> AsyncIterator[bytes | memoryview]:
         at, limit = self._offset, self._limit
@@ -124,7 +158,7 @@ class Arriving:
                 at += len(chunk)
                 yield chunk
         except (TooLarge, QuotaExceeded) as error:  # or the server's own limit, which the body itself tells
-            self.refused = error
+            self.refused, self.fatal = error, ends_upload(error, self._command)
             raise
 
     def _look_at(self, head: bytes) -> None:

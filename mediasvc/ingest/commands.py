@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """What the body of this one request must hash to. `algorithm` is a name of hashlib's, or crc32."""
+    """What a body must hash to. `algorithm` is a name of hashlib's, or crc32."""
 
     algorithm: str
     digest: bytes
@@ -24,7 +24,8 @@ class Begin:
     """`length` None: not known yet. `names` are bucket, key, filename and filetype as far as the client said them,
     and whatever else it said. `said` and `concat` are tus's headers as they were sent. `parts`: ids of the uploads to
     put together, in order. `size`: of the body, where its head says so. `completes`: whether the upload is complete
-    with the body's end; None: as soon as `length` bytes are there. `sha256`: of the whole, in hex.
+    with the body's end; None: as soon as `length` bytes are there. Of the body are `checksum`, which is tus's, and
+    `content_digest`, HTTP's. `sha256`: of the whole, in hex.
     """
 
     length: int | None
@@ -36,13 +37,14 @@ class Begin:
     size: int | None = None
     completes: bool | None = None
     checksum: Checksum | None = None
+    content_digest: Checksum | None = None
     sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Append:
     """The body begins at `offset`. `length`: the whole one, where it is said here. `size`: of this body, where its
-    head says so. `completes` as in Begin. `whole`: a body that breaks off counts nothing."""
+    head says so. `completes` and the checksums as in Begin. `whole`: a body that breaks off counts nothing."""
 
     offset: int
     length: int | None = None
@@ -50,6 +52,7 @@ class Append:
     completes: bool | None = None
     whole: bool = False
     checksum: Checksum | None = None
+    content_digest: Checksum | None = None
     sha256: str | None = None
 
 

@@ -1,6 +1,7 @@
 """An upload becomes an asset: durable bytes, what they are, and one transaction for all its rows."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,9 @@ from mediasvc.core.upload import KEPT_AFTER_END, Upload
 from mediasvc.ingest.admission import Admission, Limit, Wanted, check_type
 from mediasvc.ingest.receive import Received, Receiver
 from mediasvc.store.interface import BlobMissing, BlobStore, Digests, Growing, Lost
+from mediasvc.store.slabs import in_turn, slabs
+
+Reading = Callable[[AsyncIterable[bytes]], AsyncIterable[bytes | memoryview]]
 
 
 class Completer:
@@ -36,22 +40,31 @@ class Completer:
         self._clock = clock
 
     async def complete(
-        self, upload: Upload, growing: Growing, digests: Digests | None, sha256: str | None
+        self,
+        upload: Upload,
+        growing: Growing,
+        digests: Digests | None,
+        sha256: str | None = None,
+        *,
+        reading: Reading = lambda body: body,
     ) -> tuple[Upload, Received]:
-        """Every byte is here: durable and visible when this returns. `digests` None: they are read again."""
+        """Every byte is here: durable and visible when this returns. `digests` None: they are read again, through
+        `reading`."""
         async with self._ending(upload, "bytes that were acknowledged are not there any more"):
             stored = await self._store.resumable.finish(growing)
-            digests = digests or await self._read_again(upload.blob_id)
+            if digests is None:
+                digests = await _digests(reading(self._chain([upload.blob_id])))
             return await self._enter(
                 upload, Blob(upload.blob_id, stored.size, digests.sha256, digests.crc32), sha256
             )
 
-    async def join(self, upload: Upload) -> tuple[Upload, Received]:
+    async def join(self, upload: Upload, reading: Reading) -> tuple[Upload, Received]:
         """A tus final: the bytes of its partials, one after the other, copied; the partials stay until they expire."""
         digests = Digests()
         async with self._ending(upload, "a partial upload is not there any more"):
             blobs = [await self._whole(part) for part in upload.parts]
-            stored = await self._store.put(upload.blob_id, self._chain(blobs), digests, length=upload.length)
+            chain = reading(self._chain(blobs))
+            stored = await self._store.put(upload.blob_id, chain, digests, length=upload.length)
             blob = Blob(upload.blob_id, stored.size, digests.sha256, digests.crc32)
             return await self._enter(upload, blob, None)
 
@@ -123,14 +136,6 @@ class Completer:
         async with self._store.open(blob.id, Span(0, min(blob.size, HEAD_SIZE))) as chunks:
             return b"".join([chunk async for chunk in chunks])
 
-    async def _read_again(self, blob_id: str) -> Digests:
-        """After a restart the digests of what came before are not known any more."""
-        digests = Digests()
-        async with self._store.open(blob_id) as chunks:
-            async for chunk in chunks:
-                digests.update(chunk)
-        return digests
-
     async def _whole(self, upload_id: str) -> str:
         """The blob of a partial. One that is empty, or whose server died at its very end, is made a blob only now."""
         partial = await self._catalogue.upload(upload_id)
@@ -147,6 +152,15 @@ class Completer:
             async with self._store.open(blob_id) as chunks:
                 async for chunk in chunks:
                     yield chunk
+
+
+async def _digests(body: AsyncIterable[bytes | memoryview]) -> Digests:
+    """Taken in a thread of their own, while more is read."""
+    digests = Digests()
+    with ThreadPoolExecutor(1, "read-again") as thread:
+        async for _ in in_turn(slabs(body), lambda slab: thread.submit(digests.update, slab)):
+            pass
+    return digests
 
 
 def check_head(upload: Upload, bucket: Bucket | None, head: bytes) -> None:

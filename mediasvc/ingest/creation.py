@@ -11,15 +11,15 @@ from mediasvc.core.ids import new_asset_id, new_blob_id, new_upload_id
 from mediasvc.core.task import NewTask
 from mediasvc.core.upload import Upload
 from mediasvc.ingest.admission import Admission, Doorkeeper, Limit, Wanted
+from mediasvc.ingest.arriving import Checks
 from mediasvc.ingest.commands import Begin
-from mediasvc.ingest.possession import Outcome, Possession
+from mediasvc.ingest.join import READ_AT_ONCE, Joining
+from mediasvc.ingest.possession import Outcome
 from mediasvc.ingest.receive import Receiver
 from mediasvc.store.interface import BlobStore
 
-JOINED_AT_ONCE = 64 << 20  # bytes of a tus final that its client waits for
 
-
-class Creation(Possession):
+class Creation(Joining):
     """`max_open`: unfinished uploads of one owner."""
 
     def __init__(
@@ -43,16 +43,20 @@ class Creation(Possession):
 
     async def admit(self, caller: Caller, command: Begin, wanted: Wanted) -> Admission | None:
         """Whether an upload may begin, by its head; None for a partial, which is decided with its final. Raises as
-        `Doorkeeper.admit`, and QuotaExceeded, StoreFull, BadRequest."""
+        `Doorkeeper.admit`, and QuotaExceeded, StoreFull, BadRequest, AppendMismatch, BodyMismatch."""
+        if not command.has_body:
+            Checks(command).compare()
         if command.concat == "partial":
             self._doorkeeper.admit_partial(caller, command.length)
             return None
         if command.parts:
             partials = [await self._partial(caller, part) for part in command.parts]
             wanted = replace(wanted, length=sum(part.length or 0 for part in partials))
-        admission = await self._doorkeeper.admit(caller, wanted)
+        # What comes along is part of it, of however many bytes the whole will be.
+        least = replace(wanted, length=max(wanted.length or 0, command.size or 0))
+        admission = await self._doorkeeper.admit(caller, least)
         await self._receiver.check_room(admission)
-        return admission
+        return replace(admission, wanted=wanted)
 
     async def create(
         self,
@@ -100,16 +104,10 @@ class Creation(Possession):
                 upload = replace(upload, state="completing")
                 await tx.enqueue(NewTask("join", upload.asset_id, {"upload": upload.id}))
             await tx.add_upload(upload)
-        if upload.final and (upload.length or 0) <= JOINED_AT_ONCE:
-            return await self._join_now(upload)
+        if upload.final and (upload.length or 0) <= READ_AT_ONCE:  # its client waits for that
+            await self.join(upload.id)
+            return await self.outcome(await self._catalogue.upload(upload.id) or upload)
         return Outcome(upload)
-
-    async def _join_now(self, upload: Upload) -> Outcome:
-        async with self._holdings.taken(upload.id):
-            now = await self._catalogue.upload(upload.id)
-            if now is not None and now.state == "completing":
-                return Outcome(*await self.completer.join(now))
-        return await self.outcome(now or upload)
 
     async def _promise(self, tx: Transaction, upload: Upload, admission: Admission) -> Upload:
         """What the upload will become: the asset that has the key already, or a new one."""

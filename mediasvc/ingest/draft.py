@@ -122,7 +122,7 @@ def _begin(headers: Headers, where: dict[str, str], *, plain: bool) -> Begin:
         has_body=size != 0,
         size=size,
         completes=completes,
-        checksum=_checksum(headers),
+        content_digest=_content_digest(headers),
         sha256=_sha256(headers),
     )
 
@@ -140,7 +140,7 @@ def _append(headers: Headers) -> Append:
         length=_length(headers, offset, size, completes),
         size=size,
         completes=completes,
-        checksum=_checksum(headers),
+        content_digest=_content_digest(headers),
         # Of the whole, as at the creation: before the end there is nothing that it could be compared with.
         sha256=_sha256(headers) if completes else None,
     )
@@ -183,7 +183,7 @@ def _names(headers: Headers) -> dict[str, str]:
     return {name: value for name, value in names.items() if value}
 
 
-def _checksum(headers: Headers) -> Checksum | None:
+def _content_digest(headers: Headers) -> Checksum | None:
     """I15: Content-Digest is of this body."""
     sha256 = expected_sha256(None, headers.get("content-digest"))
     return Checksum("sha256", bytes.fromhex(sha256)) if sha256 else None
@@ -269,6 +269,8 @@ def on_error(
 
 
 def _state(upload: Upload, version: int, *, complete: bool) -> dict[str, str]:
+    if upload.state == "completing":  # nobody has an offset to agree on
+        return _complete(version, complete=complete)
     return {"Upload-Offset": str(upload.offset)} | _complete(version, complete=complete)
 
 

@@ -60,10 +60,11 @@ class Possession:
         return Outcome(upload, Received(asset, upload.created) if asset else None)
 
     @asynccontextmanager
-    async def taken(self, caller: Caller, upload_id: str) -> AsyncIterator[Held]:
-        """The upload, for this request alone: whoever was writing has left. Raises as `append`."""
+    async def taken(self, caller: Caller, upload_id: str, *, ends: bool = False) -> AsyncIterator[Held]:
+        """The upload, for this request alone: whoever was writing has left. `ends`: it is to be removed. Raises as
+        `append`."""
         await self._known(caller, upload_id)
-        async with self._holdings.taken(upload_id) as held:
+        async with self._holdings.taken(upload_id, ends=ends) as held:
             upload = await self._known(caller, upload_id)
             try:
                 if not held.known or held.upload != upload:

@@ -5,26 +5,27 @@ whenever the store has something to remember; what the store kept besides is fou
 """
 
 from collections.abc import AsyncIterable, AsyncIterator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 
 from mediasvc.core.access import Caller
 from mediasvc.core.errors import (
     AlreadyComplete,
-    AppendMismatch,
-    BodyMismatch,
     Conflict,
     Forbidden,
     InconsistentLength,
     MediasvcError,
     Superseded,
+    TooLarge,
+    UploadGone,
 )
 from mediasvc.core.upload import Upload
-from mediasvc.ingest.arriving import Arriving, Hasher, agreed, hasher_of
+from mediasvc.ingest.arriving import Arriving, Checks, agreed, ends_upload
 from mediasvc.ingest.commands import Append
 from mediasvc.ingest.complete import check_head
 from mediasvc.ingest.creation import Creation
+from mediasvc.ingest.join import READ_AT_ONCE
 from mediasvc.ingest.possession import DIRECT, Outcome
 from mediasvc.ingest.take_over import Held
 from mediasvc.store.interface import Growing, Lost
@@ -39,8 +40,15 @@ class Resumer(Creation):
         """Raises OffsetMismatch, InconsistentLength, TooLarge, AppendMismatch, Forbidden (a final), UploadGone; where
         the body breaks off, what `body` raised, after all that came was kept; where a newer request takes over,
         Superseded."""
+        upload = await self._known(caller, upload_id)
+        if upload.state == "completing" and not upload.final:
+            await self.join(upload_id)  # whoever lost the last answer waits for it with the others
         async with self.taken(caller, upload_id) as held:
-            return await self._append(caller, held, command, body)
+            outcome = await self._append(caller, held, command, body)
+        if outcome.upload.state != "completing":
+            return outcome
+        await self.join(upload_id)  # what is answered is durable
+        return await self.look(caller, upload_id)
 
     async def inspect(self, caller: Caller, upload_id: str, *, length_ends: bool = False) -> Outcome:
         """How far it has come; ends whoever is writing, so that the offset stays what it says. `length_ends`: whether
@@ -61,33 +69,32 @@ class Resumer(Creation):
     async def look(self, caller: Caller, upload_id: str) -> Outcome:
         """The same without disturbing anybody, with the asset of a complete one."""
         upload = await self._known(caller, upload_id)
-        growing_file = self._holdings.busy(upload_id) and self._store.files is not None
-        if growing_file and not upload.unverified and self._durability == "complete":
-            # Between two appends the row knows; meanwhile the file does, and not even a crash takes that back.
-            growing = Growing(upload.blob_id, upload.offset, upload.notes)
-            with suppress(Lost):
-                found = await self._store.resumable.found(growing, all_of_it=True)
-                upload = replace(upload, offset=found.size)
+        growing_file = self._store.files is not None and upload.state == "open" and DIRECT not in upload.notes
+        if growing_file and (self._holdings.busy(upload_id) or upload.run != self._run):
+            upload = await self._as_found(upload)
         return await self.outcome(upload)
+
+    async def _as_found(self, upload: Upload) -> Upload:
+        """Between two appends the row knows how far it is; else the file does, and not even a crash takes that back."""
+        growing = Growing(upload.blob_id, upload.offset, upload.notes)
+        all_of_it = not upload.unverified and self._durability == "complete"
+        try:
+            found = await self._store.resumable.found(growing, all_of_it=all_of_it)
+        except Lost:
+            if upload.run == self._run:
+                return upload  # it ended in this moment
+            raise UploadGone("the upload lost bytes: begin a new one") from None
+        return replace(upload, offset=found.size if upload.length is None else min(found.size, upload.length))
 
     async def discard(self, caller: Caller, upload_id: str) -> None:
         """Remove the upload and its bytes; of a complete one the asset stays."""
-        async with self.taken(caller, upload_id) as held:
+        async with self.taken(caller, upload_id, ends=True) as held:
             if held.upload.state != "complete":
                 # The bytes first: a row whose bytes are gone tells so, bytes whose row is gone are nobody's.
                 await self._store.discard(held.upload.blob_id)
             async with self._catalogue.transaction() as tx:
                 await tx.drop_uploads([upload_id])
             self._holdings.forget(upload_id)
-
-    async def join(self, upload_id: str) -> str:
-        """Put a large final together, in the background; run again after a crash it begins anew."""
-        async with self._holdings.taken(upload_id):
-            upload = await self._catalogue.upload(upload_id)
-            if upload is None or upload.state != "completing":
-                return "there is nothing to join any more"
-            await self.completer.join(upload)
-        return f"joined {len(upload.parts)} partial uploads"
 
     # --- bytes
 
@@ -97,15 +104,22 @@ class Resumer(Creation):
             raise Forbidden("a final upload takes no bytes: it is made of its partial ones")
         if DIRECT in upload.notes and upload.state == "open":
             raise Conflict("this upload's bytes go straight to the store: send its parts, or begin another")
+        if upload.state == "completing":
+            return Outcome(upload)
         if upload.state == "complete" or (upload.partial and upload.received):
             return await self._replay(caller, upload, command)
-        held.upload = agreed(upload, command)
+        try:
+            held.upload = agreed(upload, command)
+        except TooLarge as error:
+            if ends_upload(error, command):
+                await self._end(held, error.detail)
+            raise
         if upload.length is None and held.upload.length is not None:
             await self._check_told(upload, held.upload.length)
         if body is not None:
             await self._take_bytes(held, command, body)
         else:
-            _compare(command, hasher_of(command.checksum))
+            Checks(command).compare()
         ends = held.upload.received if command.completes is None else command.completes
         if ends and held.upload.length is None:
             held.upload = replace(held.upload, length=held.upload.offset)
@@ -123,6 +137,8 @@ class Resumer(Creation):
         if held.upload.partial:
             await self._store.resumable.finish(held.growing)
             return Outcome(held.upload)
+        if held.digests is None and held.growing.size > READ_AT_ONCE:
+            return Outcome(await self._complete_later(held, sha256))
         try:
             return Outcome(*await self.completer.complete(held.upload, held.growing, held.digests, sha256))
         finally:
@@ -132,23 +148,26 @@ class Resumer(Creation):
         """The final answer once more, for whoever lost it."""
         if command.offset != upload.offset or command.size or command.completes is False:
             raise AlreadyComplete("the upload is complete", offset=upload.offset, provided=command.offset)
+        if command.length not in (None, upload.length):
+            raise InconsistentLength(f"the upload has {upload.length} bytes, not {command.length}")
+        Checks(command).compare()
         return await self.look(caller, upload.id)
 
     async def _take_bytes(self, held: Held, command: Append, body: Body) -> None:
         """Let the store append, and save what it keeps; a body that is refused, or not what its checksum says, leaves
         the offset as it was."""
-        hasher = hasher_of(command.checksum)
-        all_or_nothing = command.whole or hasher is not None
+        checks = Checks(command)
+        all_or_nothing = command.whole or bool(checks)
         if not all_or_nothing and held.upload.unverified:
             await self._cut(held)
         before = held.growing
-        digests, held.digests = held.digests.copy() if held.digests is not None else None, None
+        earlier, held.digests = held.digests, None
+        digests = earlier.copy() if earlier is not None else None
 
         def feed(slab: memoryview) -> None:
             if digests is not None:
                 digests.update(slab)
-            if hasher is not None:
-                hasher.update(slab)
+            checks.update(slab)
 
         if all_or_nothing:
             await self.save(held, before, unverified=True)
@@ -177,10 +196,11 @@ class Resumer(Creation):
         finally:
             held.body = None
             held.head = arriving.head[: held.growing.size]
-            if digests is not None and digests.size == held.growing.size:
-                held.digests = digests
+            # Of an append that does not count what came before is known all the same.
+            known = (one for one in (digests, earlier) if one is not None and one.size == held.growing.size)
+            held.digests = next(known, None)
         if all_or_nothing:
-            _compare(command, hasher)
+            checks.compare()
             await self.save(held, kept)
             held.digests, held.head = digests, arriving.head
 
@@ -206,12 +226,3 @@ class Resumer(Creation):
 async def _nothing() -> AsyncIterator[bytes]:
     return
     yield b""
-
-
-def _compare(command: Append, hasher: Hasher | None) -> None:
-    """Raises BodyMismatch: tus has a status of its own for this."""
-    if hasher is not None and command.checksum is not None and hasher.digest() != command.checksum.digest:
-        mismatch = AppendMismatch if command.completes is None else BodyMismatch
-        raise mismatch(
-            f"the body's {command.checksum.algorithm} is not the announced one; nothing of it was kept"
-        )

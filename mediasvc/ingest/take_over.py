@@ -74,6 +74,8 @@ class Held:
         self.digests: Digests | None = None
         self.head = b""  # of its bytes, as far as they came through here: their type is told by these
         self.body: Interruptible | None = None
+        self.joining: Interruptible | None = None  # what is here, read once more; only its removal stops that
+        self.unwanted = False  # whoever waits for the turn removes it
         self.users = 0
         self.waiting = 0  # requests for the turn; each is newer than who has it
 
@@ -92,6 +94,13 @@ class Held:
             self.body.interrupt()
         return self.body
 
+    def read_for_end(self, body: AsyncIterable[bytes]) -> Interruptible:
+        """What is here already, read once more for the upload's end."""
+        self.joining = Interruptible(body)
+        if self.unwanted:
+            self.joining.interrupt()
+        return self.joining
+
 
 class Holdings:
     """What this process holds, by upload id."""
@@ -100,14 +109,19 @@ class Holdings:
         self._held: OrderedDict[str, Held] = OrderedDict()
 
     @asynccontextmanager
-    async def taken(self, upload_id: str) -> AsyncIterator[Held]:
-        """The upload, for us alone; who had it before has left. Raises Unavailable where that takes too long."""
+    async def taken(self, upload_id: str, *, ends: bool = False) -> AsyncIterator[Held]:
+        """The upload, for us alone; who had it before has left. `ends`: nothing is to become of it. Raises Unavailable
+        where that takes too long."""
         held = self._held.setdefault(upload_id, Held())
         self._held.move_to_end(upload_id)
         held.users += 1
         try:
             if held.body is not None:
                 held.body.interrupt()
+            if ends:
+                held.unwanted = True
+                if held.joining is not None:
+                    held.joining.interrupt()
             held.waiting += 1
             try:
                 async with asyncio.timeout(PATIENCE):
@@ -118,6 +132,7 @@ class Holdings:
                 ) from None
             finally:
                 held.waiting -= 1
+                held.unwanted = held.unwanted and not ends
             try:
                 yield held
             finally:
@@ -129,8 +144,8 @@ class Holdings:
     def stop(self) -> None:
         """Whoever is writing keeps what has come, and leaves: the server stops."""
         for held in self._held.values():
-            if held.body is not None:
-                held.body.interrupt(Unavailable("the server is stopping; go on in a moment"))
+            for body in filter(None, (held.body, held.joining)):
+                body.interrupt(Unavailable("the server is stopping; go on in a moment"))
 
     def busy(self, upload_id: str) -> bool:
         """Whether bytes of it are arriving here."""

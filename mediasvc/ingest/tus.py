@@ -4,7 +4,8 @@ https://tus.io/protocols/resumable-upload. The marks in the comments (C4, R7 …
 in `tests/ingest/test_tus.py`.
 """
 
-from urllib.parse import urlsplit
+from collections.abc import Sequence
+from urllib.parse import urljoin, urlsplit
 
 from mediasvc.core.checksums import expected_sha256
 from mediasvc.core.conditions import format_date
@@ -53,6 +54,7 @@ EXTENSIONS = (
 )
 ALGORITHMS = {"sha1": 20, "sha256": 32, "md5": 16, "crc32": 4}  # bytes of each one's digest
 BODY_TYPE = "application/offset+octet-stream"
+_PORTS = {"http": 80, "https": 443}
 
 
 def spoken(headers: Headers) -> bool:
@@ -60,8 +62,9 @@ def spoken(headers: Headers) -> bool:
     return "tus-resumable" in headers
 
 
-def read(method: str, headers: Headers, *, creating: bool) -> Command:
-    """What the client asks for, `creating` at the URL where uploads begin, else at that of one upload.
+def read(method: str, headers: Headers, *, creating: bool, at: Sequence[str] = ()) -> Command:
+    """What the client asks for, `creating` at the URL where uploads begin, else at that of one upload. `at`: all the
+    absolute URLs that this beginning has, as the parts of a final lie below one of them.
 
     Raises UnsupportedVersion, MethodNotAllowed, WrongContentType and BadRequest.
     """
@@ -72,7 +75,7 @@ def read(method: str, headers: Headers, *, creating: bool) -> Command:
         raise UnsupportedVersion(f"say Tus-Resumable: {VERSION}")  # C4
     match method, creating:
         case "POST", True:
-            return _begin(headers)
+            return _begin(headers, at)
         case "PATCH", False:
             return _append(headers)
         case "HEAD", False:
@@ -83,13 +86,13 @@ def read(method: str, headers: Headers, *, creating: bool) -> Command:
     raise MethodNotAllowed(f"this URL takes {allow}", allow=allow)
 
 
-def _begin(headers: Headers) -> Begin:
+def _begin(headers: Headers, at: Sequence[str]) -> Begin:
     size = body_size(headers)
     if size != 0 and media_type(headers) != BODY_TYPE:
         raise WrongContentType(f"what comes along with a creation is {BODY_TYPE}")  # W2
     said = headers.get("upload-metadata", "")
     concat = headers.get("upload-concat", "")
-    parts = _parts(concat) if "upload-concat" in headers else ()
+    parts = _parts(concat, at) if "upload-concat" in headers else ()
     if parts:
         _check_final(headers, size)
     return Begin(
@@ -101,6 +104,7 @@ def _begin(headers: Headers) -> Begin:
         has_body=size != 0,
         size=size,
         checksum=_checksum(headers),
+        content_digest=_content_digest(headers),
         sha256=_sha256(headers),
     )
 
@@ -116,6 +120,7 @@ def _append(headers: Headers) -> Append:
         length=number(headers, "upload-length"),  # D3
         size=body_size(headers),
         checksum=_checksum(headers),
+        content_digest=_content_digest(headers),
         sha256=_sha256(headers),
     )
 
@@ -138,7 +143,7 @@ def _check_final(headers: Headers, size: int | None) -> None:
         raise BadRequest("a final upload is made of its parts, and takes no body")
 
 
-def _parts(concat: str) -> tuple[str, ...]:
+def _parts(concat: str, at: Sequence[str]) -> tuple[str, ...]:
     """N2, N4: the ids at the ends of the URLs of a final upload, absolute or relative, in order; none of a partial."""
     if concat == "partial":
         return ()
@@ -147,17 +152,28 @@ def _parts(concat: str) -> tuple[str, ...]:
         raise BadRequest(f"Upload-Concat may have {MAX_CONCAT} bytes: name the parts by their ids alone")
     if kind != "final" or not urls.split():
         raise BadRequest("Upload-Concat is partial, or final;URL URL …")
-    return tuple(_last_segment(url) for url in urls.split())
+    return tuple(_id_in(url, at) for url in urls.split())
 
 
-def _last_segment(url: str) -> str:
+def _id_in(url: str, at: Sequence[str]) -> str:
+    """What a URL says after the one where uploads begin; an id alone counts as if that one ended in a slash."""
     try:
-        segment = urlsplit(url).path.rpartition("/")[2]
+        for beginning in at:
+            for base in (beginning, f"{beginning}/"):
+                host, path = _place(urljoin(base, url))
+                parent, _, upload_id = path.rpartition("/")
+                if upload_id and (host, parent) == _place(beginning):
+                    return upload_id
     except ValueError:
-        segment = ""
-    if not segment:
-        raise BadRequest("Upload-Concat names a URL that is none of an upload")
-    return segment
+        pass  # it is no URL
+    raise BadRequest("Upload-Concat names what is no upload here: send each Location as it came")
+
+
+def _place(url: str) -> tuple[tuple[str | None, int | None], str]:
+    """Host, port and path. A proxy that ends TLS may hide from us which scheme its clients use."""
+    parts = urlsplit(url)
+    port = None if parts.port == _PORTS.get(parts.scheme) else parts.port
+    return (parts.hostname, port), parts.path
 
 
 def _checksum(headers: Headers) -> Checksum | None:
@@ -172,6 +188,12 @@ def _checksum(headers: Headers) -> Checksum | None:
     if len(digest) != ALGORITHMS[algorithm]:
         raise BadRequest(f"a {algorithm} has {ALGORITHMS[algorithm]} bytes; write them in base64")
     return Checksum(algorithm, digest)
+
+
+def _content_digest(headers: Headers) -> Checksum | None:
+    """Of this body, beside or instead of tus's own checksum (RFC 9530)."""
+    sha256 = expected_sha256(None, headers.get("content-digest"))
+    return Checksum("sha256", bytes.fromhex(sha256)) if sha256 else None
 
 
 def _sha256(headers: Headers) -> str | None:
@@ -235,7 +257,7 @@ def _said() -> dict[str, str]:
 
 def _progress(upload: Upload) -> dict[str, str]:
     headers = {}
-    if not upload.final or upload.state == "complete":  # N7: a final has no offset before it is joined
+    if upload.state != "completing":  # N7: it has no offset before it is joined
         headers["Upload-Offset"] = str(upload.offset)
     if upload.state in ("open", "completing"):
         headers["Upload-Expires"] = format_date(int(upload.expires_at))  # E2

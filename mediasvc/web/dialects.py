@@ -1,6 +1,6 @@
 """The two dialects of resumable uploads behind one door: which of them a request speaks, and how it is answered."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -43,13 +43,16 @@ class Dialect(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tus:
+    """`at`: the URLs where uploads begin, as `tus.read` takes them."""
+
     headers: Headers
+    at: Sequence[str] = ()
     door: ClassVar[str] = "tus"
     tells_asset: ClassVar[bool] = False
     length_ends: ClassVar[bool] = True
 
     def read(self, method: str, *, creating: bool) -> Command:
-        return tus.read(method, self.headers, creating=creating)
+        return tus.read(method, self.headers, creating=creating, at=self.at)
 
     def informed(self, location: str, limits: Limits) -> Mapping[str, str] | None:
         return None
@@ -115,6 +118,6 @@ class Draft:
         return draft.version(self.headers)
 
 
-def dialect_of(headers: Headers) -> Dialect:
+def dialect_of(headers: Headers, at: Sequence[str] = ()) -> Dialect:
     """tus for whoever says so; everybody else is answered in the words of the draft, which are plain HTTP."""
-    return Tus(headers) if tus.spoken(headers) else Draft(headers)
+    return Tus(headers, at) if tus.spoken(headers) else Draft(headers)

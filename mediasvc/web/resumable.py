@@ -34,7 +34,7 @@ from mediasvc.web.preflight import Welcome, is_preflight
 from mediasvc.web.protocol import INFORM
 from mediasvc.web.schemas import AssetOut
 from mediasvc.web.upload_schemas import UploadIn, UploadOut
-from mediasvc.web.urls import asset_url, named_asset_url
+from mediasvc.web.urls import asset_url, base_url, named_asset_url
 from mediasvc.web.wanted import narrowed, wanted_by
 
 OF_ALL = "GET, HEAD, OPTIONS, POST"
@@ -58,7 +58,7 @@ class UploadsAt:
     async def serve(self, upload_id: str | None, *, named: Wanted | None = None) -> Response:
         """Answer the request, errors too. `named`: what a URL with a key in it asks for."""
         headers = joined(self.request.headers.raw)
-        dialect: Dialect = Tus(headers) if self.token else dialect_of(headers)
+        dialect: Dialect = Tus(headers, self._at) if self.token else dialect_of(headers, self._at)
         try:
             return await self._serve(dialect, upload_id, named)
         except MediasvcError as caught:
@@ -79,6 +79,11 @@ class UploadsAt:
             )
             answer.headers.update(told.headers)
             return answer
+
+    @property
+    def _at(self) -> tuple[str, str]:
+        """`url` as we tell it, and as this client asked for it: MEDIASVC_PUBLIC_URL may say otherwise."""
+        return self.url, base_url(self.request.scope, None) + self.url.removeprefix(self.base)
 
     async def let_in(self, upload_id: str) -> None:
         """A preflight ends here, once it is known that the caller may go on with this upload."""
@@ -187,6 +192,7 @@ class UploadsAt:
                 size=command.size,
                 completes=command.completes,
                 checksum=command.checksum,
+                content_digest=command.content_digest,
                 sha256=command.sha256,
             )
             try:
@@ -243,8 +249,8 @@ class UploadsAt:
         return self._named(outcome, answer)
 
     def _limits(self, upload: Upload | None) -> Limits:
-        settings = self.desk.house.settings
-        sizes = (settings.max_upload_size, self.caller.max_asset_size)
+        settings, store = self.desk.house.settings, self.desk.house.store
+        sizes = (settings.max_upload_size, self.caller.max_asset_size, store.max_blob_size)
         return Limits(
             max_size=upload.limit
             if upload

@@ -148,7 +148,9 @@ class Remembered:
             await problem(error, request_id_of(scope))(scope, receive, quiet_send)
 
     def _counts(self, scope: Scope) -> bool:
-        if scope["method"] in ("GET", "HEAD"):
+        names = {name for name, _ in scope["headers"]}
+        # What says that it is another method will be taken for it.
+        if scope["method"] in ("GET", "HEAD") and b"x-http-method-override" not in names:
             return True
-        said = any(name == b"origin" for name, _ in scope["headers"])
+        said = b"origin" in names
         return said and not from_elsewhere(scope, self._public_url)

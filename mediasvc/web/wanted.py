@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 from fastapi import Request
 
 from mediasvc.core.access import Caller
-from mediasvc.core.filenames import safe_name
+from mediasvc.core.filenames import name_below, safe_name
 from mediasvc.core.ids import new_ulid
 from mediasvc.core.keys import normalise_key
 from mediasvc.core.media_types import essence
@@ -23,10 +23,13 @@ def wanted_by(request: Request, caller: Caller, names: Mapping[str, str]) -> Wan
     query, said = request.query_params, Said.by(request)
     filename = names.get("filename") or names.get("name") or ""
     key = names.get("key") or _key_in(request) or ""
-    name = safe_name(filename or key.rpartition("/")[2] or "upload")
     named = bool(key)
-    if not named:
-        key = f"{caller.prefix}{new_ulid()}/{name}"
+    if named:
+        name = safe_name(filename or key.rpartition("/")[2] or "upload")
+    else:
+        folder = f"{caller.prefix}{new_ulid()}/"
+        name = name_below(folder, filename or "upload")
+        key = folder + name
     more = {name.lower(): value for name, value in names.items() if name not in _NAMES}
     return Wanted(
         bucket=names.get("bucket") or query.get("bucket") or caller.bucket or "media",

@@ -16,7 +16,7 @@ KINDS = ("disk", "nginx", "s3")
 
 def _environment(kind: str, request: pytest.FixtureRequest, data_dir: Path) -> dict[str, str]:
     """What a server needs for its store; the bucket is made."""
-    if kind != "s3":
+    if not kind.endswith("s3"):
         return {}
     env: dict[str, str] = request.getfixturevalue("ceph").environment(f"mediasvc-{secrets.token_hex(4)}")
     Server(data_dir, **env).prepare_store()
@@ -25,9 +25,10 @@ def _environment(kind: str, request: pytest.FixtureRequest, data_dir: Path) -> d
 
 @pytest.fixture(scope="session", params=KINDS)
 def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service on disk, on disk behind nginx, and on S3, for clients that have no trouble. Tests share it."""
+    """A service on disk, on disk behind nginx, and on S3 ("nginx-s3": both), for clients that have no trouble. Tests
+    share it."""
     data_dir = tmp_path_factory.mktemp(f"clients-{request.param}") / "data"
-    start = behind_nginx if request.param == "nginx" else running
+    start = behind_nginx if request.param.startswith("nginx") else running
     with start(data_dir, **_environment(request.param, request, data_dir)) as server:
         yield Service(request.param, server)
         server.check_leftovers()

@@ -91,7 +91,7 @@ def test_a_page_uploads_with_a_token(uppy: str, service: Service, tmp_path: Path
     service.check_named("media", prefix, file)
 
 
-@pytest.mark.parametrize("service", ["s3"], indirect=True)
+@pytest.mark.parametrize("service", ["s3", "nginx-s3"], indirect=True)
 @pytest.mark.parametrize("multipart", [False, True], ids=["single", "multipart"])
 def test_a_page_uploads_straight_to_the_store(
     uppy: str, service: Service, multipart: bool, tmp_path: Path
@@ -102,7 +102,7 @@ def test_a_page_uploads_straight_to_the_store(
     service.check_named("media", prefix, file)
 
 
-@pytest.mark.parametrize("service", ["s3"], indirect=True)
+@pytest.mark.parametrize("service", ["s3", "nginx-s3"], indirect=True)
 @pytest.mark.parametrize("example", EXAMPLES, ids=["through us", "straight to the store"])
 def test_the_examples_of_the_readme_upload(service: Service, example: str, tmp_path: Path) -> None:
     """Each makes an `uppy` and is given a `token`; what comes before and after is the website's."""

@@ -230,12 +230,12 @@ UNDERSTOOD: dict[str, tuple[tuple[str, bool], dict[str, str], Command]] = {
     "I15 Content-Digest of a creation": (
         POST,
         PART | {"content-digest": f"sha-256=:{B64}:"} | sized(5),
-        created(5, False, checksum=Checksum("sha256", DIGEST)),
+        created(5, False, content_digest=Checksum("sha256", DIGEST)),
     ),
     "I15 Content-Digest of a PATCH": (
         PATCH,
         AT_70 | PART | {"content-digest": f"sha-512=:AAAA:, sha-256=:{B64}:"} | sized(5),
-        Append(70, size=5, completes=False, checksum=Checksum("sha256", DIGEST)),
+        Append(70, size=5, completes=False, content_digest=Checksum("sha256", DIGEST)),
     ),
     # I16: names
     **{
@@ -402,6 +402,18 @@ ANSWERED: dict[str, tuple[Reply, int, dict[str, str]]] = {
             END | HEAD_OF_100 | state | limit,
         )
         for version, state, limit in ((3, OLD_YES, OLD_LIMIT), (6, YES, OLD_LIMIT), (8, YES, LIMIT))
+    },
+    **{
+        f"I9 HEAD of one that is {state}: {concat or 'read again'}": (
+            draft.inspected(upload(offset=offset, concat=concat, state=state), LIMITS, 8),
+            204,
+            told | HEAD_OF_100 | LIMIT,
+        )
+        for state, offset, concat, told in (
+            ("completing", 0, "final;a", NO),
+            ("completing", 100, "", NO),
+            ("complete", 100, "final;a", END | YES),
+        )
     },
     "I4 I9 HEAD at its end, and not complete": (
         draft.inspected(upload(offset=100), LIMITS, 8),

@@ -42,10 +42,13 @@ from mediasvc.ingest.fields import joined
 SAID = {"Tus-Resumable": "1.0.0"}
 BYTES = {"content-type": "application/offset+octet-stream"}
 AT_0 = BYTES | {"upload-offset": "0"}
-LOCATION = "https://media.example/v1/uploads/upl_1"
+BEGINNING = "https://media.example/v1/uploads"
+INSIDE = "http://10.0.0.1:8000/t/upt_x/tus"  # the same beginning as another client asks for it
+LOCATION = f"{BEGINNING}/upl_1"
 EXPIRES = {"Upload-Expires": "Wed, 25 Jun 2014 16:00:00 GMT"}
 HELLO = b"hello world"
 SHA256 = hashlib.sha256(HELLO).hexdigest()
+CONTENT_DIGEST = f"sha-256=:{base64.b64encode(bytes.fromhex(SHA256)).decode()}:"
 POST, PATCH = ("POST", True), ("PATCH", False)
 
 
@@ -63,7 +66,8 @@ def checksum(algorithm: str, digest: bytes) -> dict[str, str]:
 
 
 def read(method: str, creating: bool, headers: dict[str, str]) -> Command:
-    return tus.read(method, {"tus-resumable": "1.0.0"} | headers, creating=creating)
+    said = {"tus-resumable": "1.0.0"} | headers
+    return tus.read(method, said, creating=creating, at=(BEGINNING, INSIDE))
 
 
 UNDERSTOOD: dict[str, tuple[tuple[str, bool], dict[str, str], Command]] = {
@@ -154,6 +158,23 @@ UNDERSTOOD: dict[str, tuple[tuple[str, bool], dict[str, str], Command]] = {
             checksum=Checksum("sha1", bytes.fromhex("2aae6c35c94fcfb415dbe95f408b9ce91ee846ed")),
         ),
     ),
+    "K2 beside it, HTTP's own digest of what comes along": (
+        POST,
+        checksum("md5", bytes(16))
+        | {"upload-length": "100", "content-length": "11", "content-digest": CONTENT_DIGEST},
+        Begin(
+            100,
+            has_body=True,
+            size=11,
+            checksum=Checksum("md5", bytes(16)),
+            content_digest=Checksum("sha256", bytes.fromhex(SHA256)),
+        ),
+    ),
+    "K2 instead of it, HTTP's own digest of a PATCH": (
+        PATCH,
+        AT_0 | {"content-length": "11", "content-digest": f"sha-512=:AAAA:, {CONTENT_DIGEST}"},
+        Append(0, size=11, content_digest=Checksum("sha256", bytes.fromhex(SHA256))),
+    ),
     "K2 of the whole, in our own field": (
         POST,
         {"upload-length": "11", "x-checksum-sha256": SHA256},
@@ -170,32 +191,33 @@ UNDERSTOOD: dict[str, tuple[tuple[str, bool], dict[str, str], Command]] = {
         {"upload-defer-length": "1", "upload-concat": "partial"},
         Begin(None, concat="partial", size=0),
     ),
-    "N2 a final, relative URLs": (
-        POST,
-        {"upload-concat": "final;/files/a ../b c"},
-        Begin(None, concat="final;/files/a ../b c", parts=("a", "b", "c"), size=0),
-    ),
-    "N2 a final, absolute URLs": (
-        POST,
-        {"upload-concat": "final;https://x.example/v1/uploads/a http://[::1]:80/b?c=/d#/e"},
-        Begin(
-            None,
-            concat="final;https://x.example/v1/uploads/a http://[::1]:80/b?c=/d#/e",
-            parts=("a", "b"),
-            size=0,
-        ),
-    ),
+    **{
+        f"N2 a final, {what}": (
+            POST,
+            {"upload-concat": f"final;{urls}"},
+            Begin(None, concat=f"final;{urls}", parts=("a", "b", "a"), size=0),
+        )
+        for what, urls in {
+            "ids alone": "a b a",
+            "relative URLs": "/v1/uploads/a uploads/b ./a",
+            "relative URLs, as another client has it": "/t/upt_x/tus/a tus/b /t/upt_x/tus/a",
+            "absolute URLs": f"{BEGINNING}/a {INSIDE}/b https://media.example:443/v1/uploads/a",
+            "absolute URLs that say more": f"{BEGINNING}/a?b=/c#/d //media.example/v1/uploads/b {BEGINNING}/a",
+            "a host in capitals, another scheme": f"HTTPS://Media.Example/v1/uploads/a {INSIDE}/b "
+            "http://media.example/v1/uploads/a",
+        }.items()
+    },
     "N4 the order, and one part used twice": (
         POST,
-        {"upload-concat": "final;/b /a /b"},
-        Begin(None, concat="final;/b /a /b", parts=("b", "a", "b"), size=0),
+        {"upload-concat": "final;b a b"},
+        Begin(None, concat="final;b a b", parts=("b", "a", "b"), size=0),
     ),
     "N5 a final has metadata of its own": (
         POST,
-        {"upload-concat": "final;/a", "upload-metadata": "filename YQ=="},
+        {"upload-concat": "final;a", "upload-metadata": "filename YQ=="},
         Begin(
             None,
-            concat="final;/a",
+            concat="final;a",
             parts=("a",),
             names={"filename": "a"},
             said="filename YQ==",
@@ -251,9 +273,22 @@ BAD_CONCATS = {
     "empty": "",
     "no URL": "final;",
     "only spaces": "final;  ",
-    "no semicolon": "final /a",
-    "a URL without an id": "final;/a /",
-    "only a host": "final;https://x.example",
+    "no semicolon": "final a",
+    "a URL without an id": "final;a /",
+    "where uploads begin": f"final;a {BEGINNING}",
+    "where uploads begin, and a slash": f"final;{BEGINNING}/",
+    "only a host": "final;https://media.example",
+    "another host": "final;http://evil.example/v1/uploads/a",
+    "another host, its scheme left away": "final;//evil.example/v1/uploads/a",
+    "another port": "final;https://media.example:8443/v1/uploads/a",
+    "a port that is none": "final;https://media.example:99999/v1/uploads/a",
+    "another host that says ours is its user": "final;https://media.example@evil.example/v1/uploads/a",
+    "another path": "final;https://media.example/elsewhere/a",
+    "another path, relative": "final;/elsewhere/a",
+    "our host with the path of the other": "final;https://media.example/t/upt_x/tus/a",
+    "a path that goes on": f"final;{BEGINNING}/a/parts",
+    "a path that goes up": f"final;{BEGINNING}/../keys/a",
+    "another word for a scheme": "final;upload:a",
     "no URL at all": "final;http://[",
     "said twice": "partial, partial",
 }
@@ -320,24 +355,35 @@ REFUSED: dict[str, tuple[tuple[str, bool], dict[str, str], type[MediasvcError], 
         for why, value in BAD_CHECKSUMS.items()
     },
     **{
-        f"N2 {why}": (POST, {"upload-concat": value, "upload-length": "1"}, BadRequest, 400)
+        f"N2 {why}": (
+            POST,
+            {"upload-concat": value} | ({} if value.startswith("final;") else {"upload-length": "1"}),
+            BadRequest,
+            400,
+        )
         for why, value in BAD_CONCATS.items()
     },
+    "K3 HTTP's own digest, of no kind that is compared": (
+        PATCH,
+        AT_0 | {"content-digest": "md5=:AAAA:"},
+        BadRequest,
+        400,
+    ),
     "N3 a final that says a length": (
         POST,
-        {"upload-concat": "final;/a", "upload-length": "5"},
+        {"upload-concat": "final;a", "upload-length": "5"},
         BadRequest,
         400,
     ),
     "N3 a final that defers its length": (
         POST,
-        {"upload-concat": "final;/a", "upload-defer-length": "1"},
+        {"upload-concat": "final;a", "upload-defer-length": "1"},
         BadRequest,
         400,
     ),
     "N3 a final with a body": (
         POST,
-        BYTES | {"upload-concat": "final;/a", "content-length": "5"},
+        BYTES | {"upload-concat": "final;a", "content-length": "5"},
         BadRequest,
         400,
     ),

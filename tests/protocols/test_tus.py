@@ -22,6 +22,7 @@ from tests.protocols.uploading import (
     checksum,
     concatenation,
     create,
+    digest,
     make,
     metadata,
     offset_of,
@@ -29,10 +30,11 @@ from tests.protocols.uploading import (
     target,
     upload,
 )
-from tests.servers import Server, behind_nginx
+from tests.servers import Server, behind_nginx, running
 
 REST = CONTENT[4:]
 AT_4 = OCTETS | {"Upload-Offset": "4"}
+AT_10 = OCTETS | {"Upload-Offset": "10"}
 GONE = {"Upload-Offset": None}
 PROBLEM = {"Content-Type": "application/problem+json"}
 EXTENSIONS = (
@@ -178,6 +180,13 @@ ROWS: dict[str, Row] = {
     "D3 no number": Row("deferred", "PATCH", AT_4 | {"Upload-Length": "x"}, 400, {}, REST),
     "D4 it never changes": Row("open", "PATCH", AT_4 | {"Upload-Length": "11"}, 400, {}, REST),
     "D4 the same once more": Row("open", "PATCH", AT_4 | {"Upload-Length": "10"}, 204, {}, REST, 10),
+    "D4 the same once more, of a complete one": Row(
+        "complete", "PATCH", AT_10 | {"Upload-Length": "10"}, 204, {}, offset=10
+    ),
+    **{
+        f"D4 it never changes, {at}": Row(at, "PATCH", AT_10 | {"Upload-Length": "11"}, 400, offset=10)
+        for at in ("complete", "whole partial")
+    },
     "W2 another type": Row(
         "creation",
         "POST",
@@ -220,6 +229,79 @@ ROWS: dict[str, Row] = {
         460,
         {"Location": None},
         CONTENT,
+    ),
+    **{
+        f"K3 a mismatch of nothing at the creation, {what}": Row(
+            "creation",
+            "POST",
+            how | {"Upload-Checksum": checksum("sha1", b"x")},
+            460,
+            {"Location": None},
+        )
+        for what, how in {
+            "of a length": {"Upload-Length": "10"},
+            "of length 0": {"Upload-Length": "0"},
+            "of no known length": {"Upload-Defer-Length": "1"},
+            "of a partial": {"Upload-Length": "10", "Upload-Concat": "partial"},
+        }.items()
+    },
+    "K3 nothing at the creation, rightly": Row(
+        "creation", "POST", {"Upload-Length": "10", "Upload-Checksum": checksum("sha1", b"")}, 201
+    ),
+    **{
+        f"K3 a mismatch in the last request once more, {at}": Row(
+            at, "PATCH", AT_10 | {"Upload-Checksum": checksum("sha1", b"x")}, 460, offset=10
+        )
+        for at in ("complete", "whole partial")
+    },
+    "K3 the last request once more, rightly": Row(
+        "complete", "PATCH", AT_10 | {"Upload-Checksum": checksum("sha1", b"")}, 204, offset=10
+    ),
+    "K3 Content-Digest": Row("open", "PATCH", AT_4 | {"Content-Digest": digest(REST)}, 204, {}, REST, 10),
+    "K3 Content-Digest of something else": Row(
+        "open", "PATCH", AT_4 | {"Content-Digest": digest(b"x")}, 422, {}, REST
+    ),
+    "K3 Content-Digest of something else, of nothing": Row(
+        "open", "PATCH", AT_4 | {"Content-Digest": digest(b"x")}, 422
+    ),
+    "K3 Content-Digest of no kind that is compared": Row(
+        "open", "PATCH", AT_4 | {"Content-Digest": "md5=:AAAA:"}, 400, {}, REST
+    ),
+    "K3 Content-Digest of something else at the creation": Row(
+        "creation",
+        "POST",
+        OCTETS | {"Upload-Length": "10", "Content-Digest": digest(b"x")},
+        422,
+        {"Location": None},
+        CONTENT,
+    ),
+    "K3 Content-Digest of something else in the last request once more": Row(
+        "complete", "PATCH", AT_10 | {"Content-Digest": digest(b"x")}, 422, offset=10
+    ),
+    "K3 Content-Digest and Upload-Checksum": Row(
+        "open",
+        "PATCH",
+        AT_4 | {"Content-Digest": digest(REST), "Upload-Checksum": checksum("md5", REST)},
+        204,
+        {},
+        REST,
+        10,
+    ),
+    "K3 Content-Digest is right, Upload-Checksum is not": Row(
+        "open",
+        "PATCH",
+        AT_4 | {"Content-Digest": digest(REST), "Upload-Checksum": checksum("md5", b"x")},
+        460,
+        {},
+        REST,
+    ),
+    "K3 Upload-Checksum is right, Content-Digest is not": Row(
+        "open",
+        "PATCH",
+        AT_4 | {"Content-Digest": digest(b"x"), "Upload-Checksum": checksum("md5", REST)},
+        422,
+        {},
+        REST,
     ),
     "K3 a digest that is too short": Row(
         "open", "PATCH", AT_4 | {"Upload-Checksum": f"sha1 {b64(b'short')}"}, 400, {}, REST
@@ -265,7 +347,16 @@ ROWS: dict[str, Row] = {
     "N2 a final of what is none": Row(
         "creation", "POST", concatenation(f"{UPLOADS}/upl_nothing"), 404, {"Location": None}
     ),
-    "N2 a final of no upload": Row("creation", "POST", concatenation("http://[/"), 400),
+    **{
+        f"N2 a final of {url}": Row("creation", "POST", concatenation(url), 400, {"Location": None})
+        for url in (
+            "http://[/",
+            f"http://evil.example{UPLOADS}/upl_x",
+            f"//evil.example{UPLOADS}/upl_x",
+            "/elsewhere/upl_x",
+            f"{UPLOADS}/",
+        )
+    },
     "N3 a final with a length": Row(
         "creation", "POST", concatenation("/v1/uploads/upl_x") | {"Upload-Length": "1"}, 400
     ),
@@ -510,7 +601,7 @@ def test_partials_become_one_in_the_order_that_is_asked_for(each_server: Server,
         ((one, two), CONTENT),
         ((two, one), CONTENT[5:] + CONTENT[:5]),
         ((relative, one, two), CONTENT[:5] + CONTENT),
-        ((f"//elsewhere.example{relative}", two), CONTENT),
+        ((one.removeprefix("http:"), two.rpartition("/")[2]), CONTENT),
     ):
         said = metadata(filename="joined.bin")
         final = api.post(UPLOADS, headers=TUS | concatenation(*parts) | {"Upload-Metadata": said})
@@ -522,6 +613,46 @@ def test_partials_become_one_in_the_order_that_is_asked_for(each_server: Server,
         assert told["Upload-Metadata"] == said
         assert told["Upload-Offset"] == told["Upload-Length"] == str(len(expected))
         assert asset_of(api, url).content == expected
+
+
+def test_a_part_of_a_final_is_named_by_a_url_of_ours(tmp_path: Path) -> None:
+    public = "https://media.example/files"
+    with running(tmp_path / "data", MEDIASVC_PUBLIC_URL=public) as server, server.client() as client:
+        part = create(client, 10, CONTENT, Upload_Concat="partial")
+        upload_id = part.removeprefix(f"{public}{UPLOADS}/")
+        for ours in (
+            part,
+            f"http://media.example:80/files{UPLOADS}/{upload_id}",
+            f"/files{UPLOADS}/{upload_id}",
+            f"{server.url}{UPLOADS}/{upload_id}",
+            f"{UPLOADS}/{upload_id}",
+            f"uploads/{upload_id}",
+            upload_id,
+        ):
+            made = client.post(UPLOADS, headers=TUS | concatenation(ours))
+            assert made.status_code == 201, ours
+        for other in (
+            f"https://evil.example/files{UPLOADS}/{upload_id}",
+            f"{public}:8443{UPLOADS}/{upload_id}",
+            f"https://media.example:8443/files{UPLOADS}/{upload_id}",
+            f"{public}/elsewhere/{upload_id}",
+            f"/elsewhere{UPLOADS}/{upload_id}",
+            f"{server.url}/files{UPLOADS}/{upload_id}",
+        ):
+            refused = client.post(UPLOADS, headers=TUS | concatenation(other))
+            assert (refused.status_code, refused.json()["code"]) == (400, "bad_request"), other
+
+
+def test_a_final_whose_checksum_is_not_that_of_nothing_is_not_made(api: httpx.Client) -> None:
+    said = TUS | concatenation(make(api, "whole partial")) | {"Upload-Metadata": metadata(key="no-final")}
+    for wrong, status in (
+        ({"Upload-Checksum": checksum("sha1", CONTENT)}, 460),
+        ({"Content-Digest": digest(CONTENT)}, 422),
+    ):
+        assert api.post(UPLOADS, headers=said | wrong).status_code == status
+    listed = api.get(UPLOADS, params={"limit": 1000}).json()["uploads"]
+    assert "no-final" not in [one["key"] for one in listed]
+    assert api.post(UPLOADS, headers=said | {"Upload-Checksum": checksum("sha1", b"")}).status_code == 201
 
 
 def test_a_partial_becomes_nothing_by_itself(api: httpx.Client) -> None:

@@ -439,11 +439,13 @@ def test_an_upload_of_no_known_length_stops_at_the_largest_size(
     too_long = {"Upload-Length": "13", "Upload-Metadata": metadata(bucket=bucket)}
     assert api.post(UPLOADS, headers=TUS | too_long).headers["Tus-Max-Size"] == "12"
     assert "max-size=12" in api.post(UPLOADS, headers=MORE | too_long).headers["Upload-Limit"]
-    for body in (b"!!!", iter([b"!!!"])):
-        full = api.patch(
-            made.headers["Location"], content=body, headers=PARTIAL | WHOLE | {"Upload-Offset": "10"}
-        )
-        assert full.status_code in (410, 413), full.text
+    for state in (MORE, WHOLE):
+        for body in (b"!!!", iter([b"!!!"])):
+            said = PARTIAL | state | {"Upload-Offset": "10"}
+            full = api.patch(made.headers["Location"], content=body, headers=said)
+            assert full.status_code == 413, full.text
+            assert "max-size=12" in full.headers["Upload-Limit"]
+            assert api.head(made.headers["Location"], headers=MORE).headers["Upload-Offset"] == "10"
     parts = [create(api, 10, CONTENT, Upload_Concat="partial") for _ in range(2)]
     final = TUS | concatenation(*parts) | {"Upload-Metadata": metadata(bucket=bucket)}
     assert api.post(UPLOADS, headers=final).status_code == 413
@@ -503,6 +505,14 @@ def test_limits_are_announced(narrow: httpx.Client) -> None:
     assert told.headers["Upload-Limit"] == "max-size=50000, max-append-size=40000, max-age=2"
 
 
+def test_options_tell_the_limits_that_a_creation_tells(api: httpx.Client, client_with: Clients) -> None:
+    for client in (api, client_with("assets:write", bucket="media", max_asset_size=1000)):
+        told = client.options(UPLOADS).headers
+        tus = client.post(UPLOADS, headers=TUS | {"Upload-Length": "1"}).headers
+        draft = client.post(UPLOADS, headers=MORE).headers
+        assert (told["Tus-Max-Size"], told["Upload-Limit"]) == (tus["Tus-Max-Size"], draft["Upload-Limit"])
+
+
 def sent(chunked: bool) -> bytes | Iterator[bytes]:
     return iter([bytes(60_000)]) if chunked else bytes(60_000)
 
@@ -526,16 +536,71 @@ def test_a_body_that_is_too_large_leaves_no_upload(narrow: httpx.Client, chunked
     assert [one for one in left if one["state"] == "open"] == []
 
 
+def of_any_door(door: str) -> tuple[str, str, dict[str, str]]:
+    """How each dialect begins an upload of a length that only its body tells."""
+    match door:
+        case "tus":
+            return "POST", UPLOADS, TUS | OCTETS | {"Upload-Defer-Length": "1"}
+        case "draft, some":
+            return "POST", UPLOADS, MORE
+        case "draft, all":
+            return "POST", UPLOADS, WHOLE
+        case "draft, some at a key":
+            return "PUT", f"/b/media/{new_key()}", MORE
+        case _:
+            return "PUT", f"/b/media/{new_key()}", WHOLE | {"Upload-Draft-Interop-Version": "8"}
+
+
+DOORS = ["tus", "draft, some", "draft, all", "draft, some at a key", "draft, all at a key"]
+
+
+def tells_the_limits(door: str, answer: httpx.Response | wire.Answer) -> bool:
+    if door == "tus":
+        return answer.headers["Tus-Max-Size"] == "50000"
+    return "max-size=50000" in answer.headers["Upload-Limit"] and answer.headers["Upload-Complete"] == "?0"
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("door", DOORS)
+def test_every_413_carries_the_limits(narrow: httpx.Client, door: str, chunked: bool) -> None:
+    method, where, headers = of_any_door(door)
+    refused = narrow.request(method, where, content=sent(chunked), headers=headers)
+    assert refused.status_code == 413
+    assert tells_the_limits(door, refused)
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("dialect", ["tus", "draft"])
-def test_every_413_carries_the_limits(narrow: httpx.Client, dialect: str, chunked: bool) -> None:
-    headers = TUS | OCTETS | {"Upload-Defer-Length": "1"} if dialect == "tus" else WHOLE
-    answer = narrow.post(UPLOADS, content=sent(chunked), headers=headers)
-    assert answer.status_code == 413
-    if dialect == "tus":
-        assert answer.headers["Tus-Max-Size"] == "50000"
-    else:
-        assert "max-size=50000" in answer.headers["Upload-Limit"]
+def test_every_413_of_an_append_carries_the_limits(narrow: httpx.Client, dialect: str, chunked: bool) -> None:
+    url = create(narrow, None, CONTENT[:4])
+    headers = (TUS | OCTETS if dialect == "tus" else PARTIAL | MORE) | {"Upload-Offset": "4"}
+    refused = narrow.patch(url, content=sent(chunked), headers=headers)
+    assert refused.status_code == 413
+    assert tells_the_limits(dialect, refused)
+    assert offset_of(narrow, url) == 4
+
+
+def test_a_quota_is_told_with_the_limits(strict: Server, narrow: httpx.Client) -> None:
+    bucket = f"small-{secrets.token_hex(4)}"
+    with strict.client() as admin:
+        admin.post("/v1/buckets", json={"name": bucket, "quota_bytes": 9})
+    for state in (MORE, WHOLE):
+        refused = narrow.put(f"/b/{bucket}/a", content=CONTENT, headers=state)
+        assert (refused.status_code, refused.json()["code"]) == (413, "quota_exceeded")
+        assert tells_the_limits("draft", refused)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_body_that_is_announced_too_large_is_not_asked_for(
+    strict: Server, narrow: httpx.Client, door: str
+) -> None:
+    method, where, headers = of_any_door(door)
+    said = {"Content-Length": "50001", "Expect": "100-continue", **headers}
+    said["Authorization"] = narrow.headers["Authorization"]
+    with wire.connect(strict.url) as connection:
+        connection.sendall(wire.head(method, where, said))
+        answer = wire.read_to_end(connection)
+    assert answer.startswith(b"HTTP/1.1 413 "), answer[:200]
 
 
 def test_what_goes_over_the_largest_size_changes_nothing(narrow: httpx.Client) -> None:
@@ -721,11 +786,11 @@ def test_a_large_final_is_joined_in_the_background(each_server: Server, api: htt
 
     def joined() -> bool:
         began = time.monotonic()
-        told = api.head(url, headers=TUS)
-        assert told.status_code == 200
+        told, draft = api.head(url, headers=TUS), api.head(url, headers=MORE)
+        assert (told.status_code, draft.status_code) == (200, 204)
         assert time.monotonic() - began < 3, "HEAD waits for nobody"
         state = api.get(url).json()["state"]
-        states.append((state, "Upload-Offset" in told.headers))
+        states.append((state, "Upload-Offset" in told.headers or "Upload-Offset" in draft.headers))
         return state == "complete"
 
     until(joined, 60)

@@ -165,6 +165,10 @@ HERE = {"cookie": f"a=b; {COOKIE}=it; c=d"}
         ),  # CORS keeps the answer from it: no credentials
         ("POST", HERE | {"origin": "http://media.example"}, True),
         ("PATCH", HERE | {"origin": "http://media.example"}, True),
+        # What is taken for another method by whoever reads on, where something between lets only these pass.
+        ("HEAD", HERE | {"x-http-method-override": "DELETE"}, False),
+        ("GET", HERE | {"x-http-method-override": "PATCH", "origin": "http://evil.example"}, False),
+        ("HEAD", HERE | {"x-http-method-override": "DELETE", "origin": "http://media.example"}, True),
         ("POST", HERE, False),
         ("DELETE", HERE, False),
         ("POST", HERE | {"origin": "null"}, False),

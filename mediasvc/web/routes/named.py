@@ -1,7 +1,7 @@
 """`/b/{bucket}/{key}`: one URL for one asset, as HTTP means it. GET and HEAD are answered by web/download.py."""
 
-from collections.abc import AsyncIterator
 from typing import Annotated
+from urllib.parse import unquote_to_bytes
 
 from fastapi import APIRouter, BackgroundTasks, Depends, Request, Response, status
 from fastapi.responses import JSONResponse
@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from mediasvc.catalogue.interface import Gone
 from mediasvc.core.conditions import check_write
 from mediasvc.core.errors import BadKey, BadRequest
-from mediasvc.core.filenames import safe_name
+from mediasvc.core.filenames import name_below, safe_name
 from mediasvc.core.ids import new_ulid
 from mediasvc.core.keys import decode_path, normalise_key
 from mediasvc.ingest import draft
@@ -27,7 +27,7 @@ from mediasvc.web.deps import (
     not_found,
     require,
 )
-from mediasvc.web.observe import upload
+from mediasvc.web.observe import refusals_are_counted, upload
 from mediasvc.web.paths import DROPPED, NAMED, UPLOADS
 from mediasvc.web.problems import problems
 from mediasvc.web.resumable import UploadsAt
@@ -40,19 +40,21 @@ _RAW_BODY = {
 }
 
 
-async def _admit_named(request: Request, caller: CallerDep, desk: DeskDep) -> Admission:
-    """Solved before the first body byte, because the routes below take no body parameter."""
+# Solved before the first body byte, because the routes below take no body parameter.
+
+
+async def _named(request: Request) -> Wanted:
     bucket, key = named_asset(request)
     if "content-range" in request.headers:  # RFC 9110, section 14.5: a part must not be taken for the whole
         raise BadRequest("a part of an asset cannot be PUT: send all of it, without Content-Range")
-    wanted = _wanted(request, bucket, key, safe_name(key.rpartition("/")[2]), replace=True)
-    return await admit(request, caller, desk, wanted)
+    return _wanted(request, bucket, key, safe_name(key.rpartition("/")[2]), replace=True)
 
 
 async def _admit_dropped(request: Request, caller: CallerDep, desk: DeskDep) -> Admission:
     raw: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
-    name = safe_name(_lenient(raw.removeprefix(b"/u/")) or "upload")
-    key = normalise_key(f"{caller.prefix}{new_ulid()}/{name}")
+    folder = f"{caller.prefix}{new_ulid()}/"
+    name = name_below(folder, _lenient(raw.removeprefix(b"/u/")) or "upload")
+    key = normalise_key(folder + name)
     return await admit(request, caller, desk, _wanted(request, "media", key, name, replace=False))
 
 
@@ -78,16 +80,16 @@ def _wanted(request: Request, bucket: str, key: str, name: str, *, replace: bool
 
 
 def _lenient(raw: bytes) -> str:
-    """A file name never fails an upload, not even when it is no UTF-8."""
+    """A file name never fails an upload: what is no UTF-8 is Latin-1."""
     try:
         return decode_path(raw)
     except BadKey:
-        return raw.decode("latin-1")
+        return unquote_to_bytes(raw).decode("latin-1")
 
 
-async def _receive(door: str, desk: Desk, admission: Admission, body: AsyncIterator[bytes]) -> Received:
-    with upload(door) as outcome:
-        received = await desk.house.receiver.receive(admission, body)
+async def _receive(door: str, request: Request, desk: Desk, admission: Admission) -> Received:
+    with upload(door, request.scope) as outcome:
+        received = await desk.house.receiver.receive(admission, request.stream())
         outcome.stored(received.asset.blob.size)
     return received
 
@@ -109,15 +111,16 @@ async def _receive(door: str, desk: Desk, admission: Admission, body: AsyncItera
 async def put_named(
     request: Request,
     caller: CallerDep,
-    admission: Annotated[Admission, Depends(_admit_named)],
+    wanted: Annotated[Wanted, Depends(_named)],
     desk: DeskDep,
     base: BaseDep,
     bell: BackgroundTasks,
 ) -> Response:
-    if draft.spoken(request.headers):
-        uploads = UploadsAt(request, desk, caller, base, base + UPLOADS)
-        return await uploads.serve(None, named=admission.wanted)
-    received = await _receive("put", desk, admission, request.stream())
+    if draft.spoken(request.headers):  # it admits by itself, and tells refusals in its own words
+        refusals_are_counted(request.scope)
+        return await UploadsAt(request, desk, caller, base, base + UPLOADS).serve(None, named=wanted)
+    admission = await admit(request, caller, desk, wanted)
+    received = await _receive("put", request, desk, admission)
     bell.add_task(desk.ring_bell)
     asset = received.asset
     answer = JSONResponse(
@@ -182,7 +185,7 @@ async def put_dropped(
     base: BaseDep,
     bell: BackgroundTasks,
 ) -> Response:
-    received = await _receive("dropbox", desk, admission, request.stream())
+    received = await _receive("dropbox", request, desk, admission)
     bell.add_task(desk.ring_bell)
     asset = received.asset
     headers = {"ETag": asset.etag, "Location": asset_url(base, asset)}

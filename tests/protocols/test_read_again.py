@@ -1,0 +1,178 @@
+"""After a restart nobody knows the digests of what came before: it is read again, and nobody waits in the dark."""
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.protocols.uploading import OCTETS, TUS, create, digest, metadata, offset_of, patch
+from tests.servers import Server
+
+LARGE = 1 << 30  # bytes, none of which takes room on the disk: reading them takes seconds
+NAMED = {"Upload_Metadata": metadata(bucket="media", key="large.bin")}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path / "data").start()
+    yield server
+    server.kill()
+
+
+def restarted(server: Server, url: str, size: int) -> None:
+    """All bytes but the last row's are there, as after a crash at the end of one endless PATCH."""
+    server.kill()
+    (incoming,) = (server.data_dir / "blobs" / "incoming").iterdir()
+    os.truncate(incoming, size)
+    server.start()
+
+
+def begun(server: Server, size: int) -> str:
+    with server.client() as client:
+        url = create(client, size, **NAMED)
+        assert patch(client, url, 0, b"\0" * 1000).status_code == 204
+        return url
+
+
+def last_patch(server: Server, url: str, size: int, **headers: str) -> httpx.Response:
+    with server.client() as client:
+        return patch(client, url, size, b"", **headers)
+
+
+def state(client: httpx.Client, url: str) -> str:
+    return str(client.get(url).json()["state"])
+
+
+def until_completing(client: httpx.Client, url: str, ending: "Future[httpx.Response]") -> None:
+    while state(client, url) != "completing":
+        assert not ending.done(), ending.result().text
+        time.sleep(0.01)
+
+
+def test_the_last_patch_answers_when_it_is_an_asset_and_others_at_once(server: Server) -> None:
+    url = begun(server, LARGE)
+    restarted(server, url, LARGE)
+    with server.client() as client, ThreadPoolExecutor(2) as pool:
+        ending = pool.submit(last_patch, server, url, LARGE)
+        until_completing(client, url, ending)
+        again = pool.submit(last_patch, server, url, LARGE)
+        offsets, slowest = [], 0.0
+        while not ending.done():
+            began = time.monotonic()
+            offsets.append(offset_of(client, url))
+            slowest = max(slowest, time.monotonic() - began)
+            time.sleep(0.05)
+        assert offsets[0] is None
+        assert set(offsets) <= {None, LARGE}
+        assert slowest < 2
+        assert ending.result().status_code == 204
+        assert again.result().status_code == 204
+        assert offset_of(client, url) == LARGE
+        asset = client.get("/v1/assets?bucket=media").json()["assets"][0]
+        zeros = hashlib.sha256()
+        for _ in range(LARGE >> 20):
+            zeros.update(bytes(1 << 20))
+        assert (asset["size"], asset["sha256"]) == (LARGE, zeros.hexdigest())
+    assert server.run("fsck").returncode == 0
+
+
+def test_it_can_be_removed_meanwhile(server: Server) -> None:
+    url = begun(server, LARGE)
+    restarted(server, url, LARGE)
+    with server.client() as client, ThreadPoolExecutor(1) as pool:
+        ending = pool.submit(last_patch, server, url, LARGE)
+        until_completing(client, url, ending)
+        began = time.monotonic()
+        assert client.delete(url, headers=TUS).status_code == 204
+        assert time.monotonic() - began < 2
+        assert ending.result().status_code in (404, 409, 410)
+        assert client.get("/b/media/large.bin").status_code == 404
+        assert client.head(url, headers=TUS).status_code in (404, 410)
+    assert server.run("sweep").returncode == 0
+    assert server.run("fsck").returncode == 0
+
+
+@pytest.mark.parametrize("crash", [False, True], ids=["who asked has gone", "the server died"])
+def test_it_goes_on_though_nobody_waits(server: Server, crash: bool) -> None:
+    size = LARGE if crash else LARGE // 2
+    url = begun(server, size)
+    restarted(server, url, size)
+    with server.client() as client:
+        with pytest.raises(httpx.ReadTimeout):
+            client.patch(url, headers=TUS | OCTETS | {"Upload-Offset": str(size)}, timeout=0.3)
+        assert state(client, url) == "completing"
+        if crash:
+            server.kill()
+            server.start()
+        deadline = time.monotonic() + 60
+        while state(client, url) != "complete":
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert int(client.head("/b/media/large.bin").headers["Content-Length"]) == size
+
+
+def test_a_head_that_finds_all_bytes_there_does_not_wait(server: Server) -> None:
+    url = begun(server, LARGE)
+    restarted(server, url, LARGE)
+    with server.client() as client:
+        began = time.monotonic()
+        asked = client.head(url, headers=TUS)
+        assert time.monotonic() - began < 2
+        assert asked.status_code == 200
+        assert "Upload-Offset" not in asked.headers
+        assert client.delete(url, headers=TUS).status_code == 204
+
+
+def test_another_digest_than_announced_ends_it(server: Server) -> None:
+    size = 100 << 20
+    url = begun(server, size)
+    restarted(server, url, size)
+    refused = last_patch(server, url, size, Repr_Digest=digest(b"something else"))
+    assert refused.status_code == 422, refused.text
+    with server.client() as client:
+        assert client.get("/b/media/large.bin").status_code == 404
+        assert client.head(url, headers=TUS).status_code == 410
+    assert server.run("fsck").returncode == 0
+
+
+def test_what_came_before_an_append_that_did_not_count_is_not_read_again(server: Server) -> None:
+    size = 128 << 20
+    with server.client() as client:
+        url = create(client, size, **NAMED)
+        assert patch(client, url, 0, b"\0" * (size - 1)).status_code == 204
+        refused = patch(client, url, size - 1, b"x", Upload_Checksum="sha1 AAAAAAAAAAAAAAAAAAAAAAAAAAA=")
+        assert refused.status_code == 460
+        (incoming,) = (server.data_dir / "blobs" / "incoming").iterdir()
+        with open(incoming, "r+b") as file:  # would be found out, if it were read again
+            file.write(b"other")
+        assert patch(client, url, size - 1, b"\0").status_code == 204
+        asset = client.get("/v1/assets?bucket=media").json()["assets"][0]
+    zeros = hashlib.sha256()
+    for _ in range(size >> 20):
+        zeros.update(bytes(1 << 20))
+    assert asset["sha256"] == zeros.hexdigest()
+
+
+# --- looking at it disturbs nobody, and tells the truth
+
+
+def test_after_a_crash_a_look_tells_what_is_there(server: Server) -> None:
+    url = begun(server, 20 << 20)
+    restarted(server, url, 5 << 20)
+    with server.client() as client:
+        looked = client.get(url)
+        assert (looked.json()["offset"], looked.json()["state"]) == (5 << 20, "open")
+        assert offset_of(client, url) == 5 << 20
+
+
+def test_after_a_loss_a_look_tells_of_it(server: Server) -> None:
+    url = begun(server, 20 << 20)
+    restarted(server, url, 999)
+    with server.client() as client:
+        assert client.get(url).status_code == 410
+        assert client.head(url, headers=TUS).status_code == 410
