@@ -89,12 +89,12 @@ class House:
         return key.get_secret_value() if key else None
 
 
-def make_store(settings: Settings) -> BlobStore:
-    """The adapter that MEDIASVC_STORE_URL names. Raises StartupRefused."""
+def make_store(settings: Settings, *, found: bool = False) -> BlobStore:
+    """The adapter that MEDIASVC_STORE_URL names. `found`: its folder must be there. Raises StartupRefused."""
     scheme, _, rest = settings.store.partition(":")
     match scheme:
         case "file" if rest:
-            return LocalStore(Path(rest.removeprefix("//")).expanduser().absolute())
+            return LocalStore(Path(rest.removeprefix("//")).expanduser().absolute(), found=found)
         case "s3":
             # The SDK costs a third of a second and 30 MB: only who uses it pays.
             s3 = importlib.import_module("mediasvc.store.s3")
@@ -107,12 +107,19 @@ def make_store(settings: Settings) -> BlobStore:
 
 @asynccontextmanager
 async def open_records(
-    settings: Settings, *, clock: Clock = time.time, need_store: bool = True
+    settings: Settings, *, clock: Clock = time.time, need_store: bool = True, found: bool = False
 ) -> AsyncIterator[Records]:
-    """Store and catalogue, ready to use. Raises StartupRefused; a store that is merely away is no obstacle."""
-    _make_data_dir(settings.data_dir)
+    """Store and catalogue, ready to use. Raises StartupRefused; a store that is merely away is no obstacle.
+
+    `found`: they must be there already, and nothing is made where they are not. A mistyped data directory would be
+    an empty catalogue, in whose eyes every blob of a store that is elsewhere belongs to nobody.
+    """
+    if found:
+        _find_catalogue(settings)
+    else:
+        _make_data_dir(settings.data_dir)
     runs = FileRuns(settings.data_dir / "runs")
-    store, feed = make_store(settings), Feed()
+    store, feed = make_store(settings, found=found), Feed()
     catalogue = SqliteCatalogue(settings.catalogue_path, clock=clock, announce=feed.announce)
     try:
         await catalogue.start()
@@ -196,6 +203,16 @@ def data_dir_lock(settings: Settings, address: str) -> Iterator[None]:
         lock.write(f"mediasvc with process id {os.getpid()} at {address}\n")
         lock.flush()
         yield
+
+
+def _find_catalogue(settings: Settings) -> None:
+    """Raises StartupRefused. The data directory is looked for as well: who is alive is told by what lies there."""
+    for what, path in (("data directory", settings.data_dir), ("catalogue", settings.catalogue_path)):
+        if not os.path.exists(path):
+            hint = (
+                "MEDIASVC_CATALOGUE_URL" if what == "catalogue" and settings.catalogue_url else "--data-dir"
+            )
+            raise StartupRefused(f"there is no {what} at {path}: is {hint} right?")
 
 
 def _make_data_dir(path: Path) -> None:

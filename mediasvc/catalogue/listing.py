@@ -118,7 +118,7 @@ async def _entries(
 def _matching(query: AssetQuery, prefix: str) -> sa.Select[tuple[str, str]]:
     found = sa.select(asset.c.key, asset.c.id).where(asset.c.bucket == query.bucket, unexpired)
     found = found.where(*begins(asset.c.key, prefix)).order_by(asset.c.key)
-    if query.media_type is not None:
+    if query.media_type not in (None, "*/*"):
         family = query.media_type.removesuffix("*")
         exact = asset.c.media_type == query.media_type
         found = (

@@ -99,7 +99,7 @@ def revoke(
 
 def _with_records(chosen: Settings, work: Callable[[Records], Awaitable[None]]) -> None:
     async def run() -> None:
-        async with open_records(chosen, need_store=False) as records:
+        async with open_records(chosen, need_store=False, found=True) as records:
             await work(records)
 
     asyncio.run(run())

@@ -25,7 +25,7 @@ def sweep(data_dir: DataDir = None, as_json: Json = False) -> None:
 
 
 async def _sweep(chosen: Settings) -> Swept:
-    async with open_records(chosen) as records:
+    async with open_records(chosen, found=True) as records:
         return await sweep_all(records.store, records.catalogue, records.runs, clock=records.clock)
 
 
@@ -46,7 +46,7 @@ def fsck(
 
 async def _fsck(chosen: Settings, *, deep: bool, repair: bool, as_json: bool) -> int:
     count = 0
-    async with open_records(chosen) as records:
+    async with open_records(chosen, found=True) as records:
         check = Fsck(records.store, records.catalogue, records.runs)
         async for finding in check.findings(deep=deep):
             count += 1

@@ -20,7 +20,7 @@ from mediasvc.cli.options import DataDir, Json
 from mediasvc.cli.remote import Away, Refused, Remote
 from mediasvc.cli.transfer import Outcome, transfer
 from mediasvc.core.errors import BadBucket, BadKey
-from mediasvc.core.keys import check_bucket_name, normalise_prefix
+from mediasvc.core.keys import check_bucket_name, normalise_key
 
 
 def push(
@@ -91,8 +91,9 @@ def _give_up(sentence: str, exit_code: int) -> NoReturn:
 
 def _destination(to: str) -> tuple[str, str]:
     bucket, _, prefix = to.partition("/")
+    prefix = prefix.rstrip("/")
     try:
-        return check_bucket_name(bucket), normalise_prefix(prefix.rstrip("/"))
+        return check_bucket_name(bucket), normalise_key(prefix) if prefix else ""
     except (BadBucket, BadKey) as error:
         _give_up(f"--to {to!r}: {error.detail}", 2)
 

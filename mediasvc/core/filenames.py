@@ -5,6 +5,8 @@ import unicodedata
 from functools import lru_cache
 from urllib.parse import quote
 
+from mediasvc.core.keys import MAX_KEY_BYTES
+
 MAX_NAME_BYTES = 255
 FALLBACK = "file"
 
@@ -20,11 +22,11 @@ _ACCENTS = re.compile(r"[\u0300-\u036f]")
 _ATTR_CHARS = "!#$&+-.^_`|~"  # RFC 8187, what quote() would escape
 
 
-def safe_name(raw: str) -> str:
+def safe_name(raw: str, longest: int = MAX_NAME_BYTES) -> str:
     """The name a file may be shown and saved under; never fails.
 
-    NFC, last path segment only, no control, bidi, format or surrogate characters, 1-255 bytes of UTF-8 with
-    the extension kept, never `.` or `..`.
+    NFC, last path segment only, no control, bidi, format or surrogate characters, 1 to `longest` bytes of UTF-8
+    with the extension kept where it fits, never `.` or `..`.
     """
     if raw.isascii() and raw.isprintable():
         name = raw
@@ -33,9 +35,18 @@ def safe_name(raw: str) -> str:
         name = unicodedata.normalize("NFC", kept)
     segments = [segment for part in _SEPARATORS.split(name) if (segment := part.strip())]
     name = segments[-1] if segments else FALLBACK
-    if len(name) * 4 > MAX_NAME_BYTES:
-        name = _shorten(name)
-    return FALLBACK if name in (".", "..") else name
+    if len(name) * 4 > longest:
+        name = _shorten(name, longest)
+    return FALLBACK[:longest] if name in (".", "..") else name
+
+
+def name_below(prefix: str, raw: str) -> str:
+    """The safe name of a file whose key is `prefix` and this name, cut so that the key is not too long.
+
+    Where the prefix leaves no room for any name it is not cut, and the key is for `normalise_key` to refuse.
+    """
+    room = MAX_KEY_BYTES - len(prefix.encode())
+    return safe_name(raw, min(room, MAX_NAME_BYTES)) if room > 0 else safe_name(raw)
 
 
 def content_disposition(name: str, *, inline: bool) -> str:
@@ -53,13 +64,13 @@ def _parameters(name: str) -> str:
     return f"; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe=_ATTR_CHARS, errors='replace')}"
 
 
-def _shorten(name: str) -> str:
-    encoded = name.encode()
-    if len(encoded) <= MAX_NAME_BYTES:
+def _shorten(name: str, longest: int) -> str:
+    if len(name.encode()) <= longest:
         return name
     stem, dot, extension = name.rpartition(".")
     suffix = (dot + extension).encode()
-    if not stem or len(suffix) > _LONGEST_EXTENSION:
+    if not stem or len(suffix) > _LONGEST_EXTENSION or len(suffix) >= longest:
         stem, suffix = name, b""
-    cut = stem.encode()[: MAX_NAME_BYTES - len(suffix)].decode(errors="ignore").rstrip()
-    return (cut or FALLBACK) + suffix.decode()
+    room = longest - len(suffix)
+    cut = stem.encode()[:room].decode(errors="ignore").rstrip()
+    return (cut or FALLBACK[:room]) + suffix.decode()

@@ -9,6 +9,8 @@ from mediasvc.core.errors import BadBucket, BadKey
 MAX_KEY_BYTES = 1024
 _BUCKET = re.compile(r"[a-z0-9-]{3,63}")
 _DOT_SEGMENT = re.compile(r"(?:\A|/)\.\.?(?:/|\Z)")
+_DOT_FOLDER = re.compile(r"(?:\A|/)\.\.?/")
+_DOTS = 'the key has a segment "." or ".."; name the segments without them'
 # Unreserved characters and those sub-delims that need no escape in a path (RFC 3986).
 _SAFE_IN_PATH = "/!$&'()*+,;=:@"
 
@@ -18,6 +20,25 @@ def normalise_key(text: str) -> str:
 
     Slashes, spaces, `%`, `?` and any Unicode are allowed, at the end and doubled too. Raises BadKey.
     """
+    text = _spelt(text)
+    if not text:
+        raise BadKey("the key is empty; name the asset after the bucket")
+    if (text[0] == "." or "/." in text) and _DOT_SEGMENT.search(text):
+        raise BadKey(_DOTS)
+    return text
+
+
+def normalise_prefix(text: str) -> str:
+    """The beginning of keys in the spelling of keys; empty is fine, and so is a dot at its end: `a/.x` begins with
+    `a/.`. Raises BadKey."""
+    text = _spelt(text)
+    if _DOT_FOLDER.search(text):
+        raise BadKey(_DOTS)
+    return text
+
+
+def _spelt(text: str) -> str:
+    """In NFC, and no longer than a key may be. Raises BadKey."""
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
         try:
@@ -26,20 +47,11 @@ def normalise_key(text: str) -> str:
             raise BadKey("the key is not valid UTF-8") from None
     else:
         length = len(text)
-    if not length:
-        raise BadKey("the key is empty; name the asset after the bucket")
     if length > MAX_KEY_BYTES:
         raise BadKey(f"the key has {length} bytes of UTF-8; at most {MAX_KEY_BYTES} are allowed")
     if "\0" in text:
         raise BadKey("the key contains NUL")
-    if (text[0] == "." or "/." in text) and _DOT_SEGMENT.search(text):
-        raise BadKey('the key has a segment "." or ".."; name the segments without them')
     return text
-
-
-def normalise_prefix(text: str) -> str:
-    """A prefix of keys in the spelling of keys; empty is fine. Raises BadKey."""
-    return normalise_key(text) if text else ""
 
 
 def decode_path(raw_path: bytes) -> str:

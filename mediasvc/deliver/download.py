@@ -76,12 +76,14 @@ async def plan_download(
             text = value.decode("latin-1")
             asked[name] = f"{asked[name]}, {text}" if name in asked else text
     etag = etag_of(source.sha256)
+    # The server's Date may lag by a second, and Last-Modified must not lie after it (RFC 9110, section 8.8.2.1).
+    dated = source.modified_at + 1 <= now
     answer = _headers(
         source.sha256,
         source.modified_at,
         _caching(source, target, query, claim, now),
         *_shown_as(source, target, query, claim),
-        dated=source.modified_at <= now,
+        dated=dated,
         varies=bool(source.cors_origins),
     )
     if asked and (verdict := _preconditions(asked, etag, source.modified_at)) != "proceed":
@@ -109,7 +111,7 @@ async def plan_download(
         whose,
         counts=link_id if from_start else "",
         # What the time or the client's address has no part in.
-        lasts=claim is None and source.expires_at is None and source.modified_at <= now and not whose,
+        lasts=claim is None and source.expires_at is None and dated and not whose,
     )
     if method == "HEAD":
         status, sent, _ = as_sent(decided)

@@ -121,8 +121,12 @@ class Fsck:
         """Put one finding right as far as that is possible; says what was done."""
         match finding.kind:
             case "ownerless_blob" | "unfinished_blob":
-                if not await clear_intent(self._store, self._catalogue, finding.id):
-                    await self._store.discard(finding.id)
+                if await clear_intent(self._store, self._catalogue, finding.id):
+                    return "removed"
+                if not await self._catalogue.blobs("", 1):
+                    # More likely than a store full of leavings is a catalogue that belongs to another store.
+                    return "left: the catalogue knows of no blob at all, and may not be that of this store"
+                await self._store.discard(finding.id)
                 return "removed"
             case "stuck_task":
                 for run in await self._catalogue.outbox.runs():

@@ -9,13 +9,14 @@ from typing import Any
 from mediasvc.catalogue.interface import Catalogue, Gone, Intent, Transaction
 from mediasvc.core.asset import Asset, Blob
 from mediasvc.core.bucket import Bucket
-from mediasvc.core.errors import ChecksumMismatch, Conflict, NotFound, QuotaExceeded
+from mediasvc.core.errors import BadKey, ChecksumMismatch, Conflict, NotFound, QuotaExceeded
 from mediasvc.core.head_facts import facts_from_head
 from mediasvc.core.ids import new_asset_id
+from mediasvc.core.keys import MAX_KEY_BYTES
 from mediasvc.core.media_types import decide
 from mediasvc.core.signatures import HEAD_SIZE
 from mediasvc.core.task import NewTask
-from mediasvc.ingest.admission import Admission, Limit, check_preconditions, check_type
+from mediasvc.ingest.admission import Admission, Limit, Wanted, check_preconditions, check_type
 from mediasvc.ingest.keep import Keeper
 
 
@@ -146,7 +147,7 @@ class Receiver:
             await tx.delete_asset(current.id)
             current = None
         elif current and not wanted.replace:
-            key, current = await _free_key(tx, wanted.bucket, wanted.key), None
+            key, current = await _free_key(tx, wanted), None
         place = await _find_room(tx, kept.admission, blob.size)
         lifetime = wanted.expires_in if wanted.expires_in is not None else place.bucket.default_ttl
         derives = self._derives(kept.media_type)
@@ -260,12 +261,16 @@ def _quota_exceeded(bucket: Bucket, quota: int, unit: str) -> QuotaExceeded:
     )
 
 
-async def _free_key(tx: Transaction, bucket: str, key: str) -> str:
-    """A key beside the taken one: six random characters before the extension."""
-    stem, extension = posixpath.splitext(key)
+async def _free_key(tx: Transaction, wanted: Wanted) -> str:
+    """A key beside the taken one: six random characters before the extension. Raises BadKey where these could only
+    stand in the place of the prefix, which says who may see it."""
+    prefix = wanted.key.removesuffix(wanted.name)
+    stem, extension = posixpath.splitext(wanted.key)
     while True:
         suffix = "-" + "".join(secrets.choice("0123456789abcdefghjkmnpqrstvwxyz") for _ in range(6))
-        room = 1024 - len((suffix + extension).encode())
+        room = MAX_KEY_BYTES - len((suffix + extension).encode())
+        if len(prefix.encode()) > room:
+            raise BadKey("the key is taken, and has no room for another name: shorten the prefix")
         candidate = stem.encode()[:room].decode(errors="ignore") + suffix + extension
-        if await tx.asset_at(bucket, candidate) is None:
+        if await tx.asset_at(wanted.bucket, candidate) is None:
             return candidate

@@ -24,6 +24,7 @@ from mediasvc.store.writers import Writers
 
 CHUNK = 256 * 1024  # bytes a reader gets at once
 CHECK_SECONDS = 5.0
+INCOMING = "incoming"  # made at the start: a root without it is no store
 
 _BLOB_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
@@ -47,7 +48,7 @@ class LocalFiles:
             # Not by `path`: putting a Path together costs as much as opening the file.
             return FileIO(f"{self._folder}/{blob_id[:2]}/{blob_id[2:4]}/{blob_id}")
         except FileNotFoundError:
-            raise BlobMissing(blob_id) from None
+            raise self.missing(blob_id) from None
         except OSError as error:
             raise StoreUnavailable(f"a blob cannot be opened: {error.strerror}") from error
 
@@ -57,9 +58,15 @@ class LocalFiles:
         try:
             return os.stat(f"{self._folder}/{blob_id[:2]}/{blob_id[2:4]}/{blob_id}").st_size
         except FileNotFoundError:
-            raise BlobMissing(blob_id) from None
+            raise self.missing(blob_id) from None
         except OSError as error:
             raise StoreUnavailable(f"a blob cannot be looked at: {error.strerror}") from error
+
+    def missing(self, blob_id: str) -> BlobMissing | StoreUnavailable:
+        """What it means that a blob is not there: lost, or all of them away with a disk that is not mounted."""
+        if os.path.isdir(f"{self._folder}/{INCOMING}"):
+            return BlobMissing(blob_id)
+        return StoreUnavailable("the store's folder is not there; is its disk mounted?")
 
     def free(self) -> int:
         try:
@@ -77,9 +84,11 @@ class LocalStore:
         1 << 60
     )  # an exbibyte: no file is larger, and all sums of sizes fit in 64 bits
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, found: bool = False) -> None:
+        """`found`: the start makes no folder, for where there is none its disk may be away."""
         self._root = root
-        self._incoming = root / "incoming"
+        self._found = found
+        self._incoming = root / INCOMING
         self._writers = Writers()
         self._readers = ThreadPoolExecutor(8, "store-read")
         self._syncer = ThreadPoolExecutor(1, "store-sync")
@@ -91,7 +100,8 @@ class LocalStore:
 
     async def start(self) -> None:
         try:
-            await in_thread(self._writers.threads, self._prepare)
+            if not self._found:
+                await in_thread(self._writers.threads, self._prepare)
             error = await in_thread(self._writers.threads, self._write_probe)
         except OSError as refusal:
             error = refusal
@@ -184,7 +194,7 @@ class LocalStore:
         try:
             return Stored(blob_id, self.files.path(blob_id).stat().st_size)
         except FileNotFoundError:
-            raise BlobMissing(blob_id) from None
+            raise self.files.missing(blob_id) from None
 
     async def delete(self, *blob_ids: str) -> None:
         await self._remove([self.files.path(blob_id) for blob_id in blob_ids])

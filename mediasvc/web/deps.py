@@ -129,7 +129,7 @@ class Said:
         return cls(
             essence(headers.get("content-type")),
             int(headers["content-length"]) if "content-length" in headers else None,
-            tags_in(headers.get("x-tags", "")),
+            tags_in(_utf8(headers.get("x-tags", "").encode("latin-1"))),  # as Starlette decoded it
             metadata_in(headers.raw),
             lifetime_in(headers.get("x-expires-in"), "X-Expires-In"),
         )
@@ -154,14 +154,10 @@ def lifetime_in(text: str | None, name: str) -> float | None:
 
 def tags_in(text: str) -> tuple[str, ...]:
     """`a,b` → tags, in order, each once."""
-    tags = tuple(
-        dict.fromkeys(
-            filter(None, (tag.strip() for tag in _utf8(text.encode("latin-1", "replace")).split(",")))
-        )
-    )
+    tags = tuple(dict.fromkeys(filter(None, (tag.strip() for tag in text.split(",")))))
     if len(tags) > MAX_TAGS or any(len(tag) > 128 or not tag.isprintable() for tag in tags):
         raise BadRequest(
-            f"X-Tags takes up to {MAX_TAGS} tags of up to 128 printable characters, comma-separated"
+            f"there may be up to {MAX_TAGS} tags of up to 128 printable characters, comma-separated"
         )
     return tags
 

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 from mediasvc.core.errors import (
     BadBody,
@@ -26,6 +26,26 @@ from mediasvc.core.errors import (
 )
 
 MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(Response):
+    """An answer that tells an error. Its code stays with the request, for whoever counts refusals."""
+
+    media_type = MEDIA_TYPE
+
+    def __init__(self, body: Mapping[str, Any], status: int, headers: Mapping[str, str]) -> None:
+        super().__init__(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"), status, headers)
+        self._code = body["code"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["problem"] = self._code
+        await super().__call__(scope, receive, send)
+
+
+def problem_told(scope: Scope) -> str | None:
+    """The code of the error that the request was answered with."""
+    code: str | None = scope.get("state", {}).get("problem")
+    return code
 
 
 def problem(
@@ -62,8 +82,7 @@ def problem(
         case RangeNotSatisfiable(size=size):
             headers |= {"Content-Range": f"bytes */{size}", "Accept-Ranges": "bytes"}
     body |= members or {}
-    content = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
-    return Response(content, status_code=error.status, headers=headers, media_type=MEDIA_TYPE)
+    return Problem(body, error.status, headers)
 
 
 def malformed_request() -> bytes:

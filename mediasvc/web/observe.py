@@ -15,8 +15,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mediasvc import metrics
 from mediasvc.core.errors import MediasvcError, Unavailable
 from mediasvc.deliver.plan import Headers
+from mediasvc.ingest import draft
+from mediasvc.ingest.fields import joined
 from mediasvc.logs import log, log_request
-from mediasvc.web.errors import problem
+from mediasvc.web.errors import problem, problem_told
 from mediasvc.web.preflight import is_question
 
 _QUIET = ("/healthz", "/readyz", "/metrics")
@@ -79,6 +81,7 @@ class Observed:
             await problem(unexpected, request_id)(scope, receive, observed_send)
         finally:
             if not is_question(scope):
+                _count_refusal(scope)
                 client = scope.get("client")
                 note(
                     request_id,
@@ -144,6 +147,30 @@ def _requests(method: str, status: int) -> Counter:
     return metrics.requests.labels(method, status)
 
 
+def refusals_are_counted(scope: Scope) -> None:
+    """Whoever takes this upload in counts what becomes of it."""
+    scope["state"]["refusals_are_counted"] = True
+
+
+def _count_refusal(scope: Scope) -> None:
+    """An upload that was refused before anything of it was taken in."""
+    code = problem_told(scope)
+    if code is not None and "refusals_are_counted" not in scope["state"] and (door := _door(scope)):
+        metrics.uploads.labels(door, code).inc()
+
+
+def _door(scope: Scope) -> str | None:
+    """By which door an upload came; None for other requests, and for those whose doors count by themselves."""
+    method, path = scope["method"], scope["path"]
+    if method == "POST" and path == "/v1/assets":
+        return "form"
+    if method != "PUT":
+        return None
+    if path.startswith("/b/"):
+        return "draft" if draft.spoken(joined(scope["headers"])) else "put"
+    return "dropbox" if path.startswith("/u/") else None
+
+
 class Outcome:
     """Told once the bytes are acknowledged."""
 
@@ -155,7 +182,7 @@ class Outcome:
 
 
 @contextmanager
-def upload(door: str) -> Iterator[Outcome]:
+def upload(door: str, scope: Scope) -> Iterator[Outcome]:
     """Wraps the receiving of one file through a door (put, dropbox, form)."""
     began, outcome = time.monotonic(), "broken"
     try:
@@ -165,5 +192,7 @@ def upload(door: str) -> Iterator[Outcome]:
         outcome = error.code
         raise
     finally:
+        if outcome != "stored":
+            refusals_are_counted(scope)
         metrics.uploads.labels(door, outcome).inc()
         metrics.upload_seconds.labels(door).observe(time.monotonic() - began)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mediasvc.core.filenames import MAX_NAME_BYTES, content_disposition, safe_name
+from mediasvc.core.filenames import MAX_NAME_BYTES, content_disposition, name_below, safe_name
+from mediasvc.core.keys import normalise_key
 
 TABLE = {
     "ordinary": ("photo.jpg", "photo.jpg"),
@@ -47,6 +48,39 @@ def test_a_long_name_is_cut_between_characters_and_keeps_its_extension() -> None
 
 def test_a_long_extension_is_none() -> None:
     assert safe_name("a." + "b" * 5000) == ("a." + "b" * 5000)[:MAX_NAME_BYTES]
+
+
+@pytest.mark.parametrize(
+    ("room", "raw", "name"),
+    [
+        (9, "photograph.jpeg", "phot.jpeg"),
+        (5, "\u65e5\u672c.tar", "f.tar"),
+        (5, "photo.jpeg", "photo"),
+        (1, "\u65e5", "f"),
+        (1, ".x", "f"),
+        (2, "..x", "fi"),
+        (255, "photo.jpeg", "photo.jpeg"),
+    ],
+)
+def test_a_name_is_cut_to_the_room_that_its_prefix_leaves(room: int, raw: str, name: str) -> None:
+    prefix = "q" * (1024 - room)
+    assert name_below(prefix, raw) == name
+    assert normalise_key(prefix + name) == prefix + name
+
+
+def test_where_no_byte_of_a_name_fits_it_is_left_whole() -> None:
+    for prefix in ("q" * 1024, "q" * 1100):
+        assert name_below(prefix, "a.jpeg") == "a.jpeg"
+
+
+@given(
+    st.text(st.characters(codec=None, exclude_categories=()), max_size=600), st.integers(1, MAX_NAME_BYTES)
+)
+def test_any_string_fits_any_room(raw: str, room: int) -> None:
+    name = safe_name(raw, room)
+    assert 1 <= len(name.encode()) <= room
+    assert name not in (".", "..")
+    assert safe_name(name, room) == name
 
 
 @given(st.text(st.characters(codec=None, exclude_categories=()), max_size=600))

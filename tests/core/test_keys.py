@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mediasvc.core.errors import BadBucket, BadKey
-from mediasvc.core.keys import check_bucket_name, decode_path, encode_path, normalise_key
+from mediasvc.core.keys import check_bucket_name, decode_path, encode_path, normalise_key, normalise_prefix
 
 GOOD = [
     "a",
@@ -46,6 +46,19 @@ def test_a_key_may_be_almost_anything(key: str) -> None:
 def test_what_no_store_can_keep_is_refused(key: str) -> None:
     with pytest.raises(BadKey):
         normalise_key(key)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["", "a", "a/", "a/.", "a/..", ".", "..", "a/.x", "a..", "x" * 1024, "." * 1024]
+)
+def test_a_prefix_is_the_beginning_of_some_key(prefix: str) -> None:
+    assert normalise_prefix(prefix) == prefix
+
+
+@pytest.mark.parametrize("prefix", ["./", "../a", "a/./", "a/../b", "x" * 1025, "a\0", "a\ud800"])
+def test_a_prefix_that_no_key_can_have_is_refused(prefix: str) -> None:
+    with pytest.raises(BadKey):
+        normalise_prefix(prefix)
 
 
 def test_spellings_of_one_key_are_one_key() -> None:

@@ -167,9 +167,13 @@ def test_where_files_cannot_be_sent_they_are_streamed() -> None:
     assert plan(way=by_stream).body == Stream("b" * 32, 100, (Span(0, 100),))
 
 
-def test_a_version_from_the_future_has_no_date() -> None:
-    assert header(plan(now=MADE - 1), "last-modified") is None
-    assert header(plan(now=MADE), "last-modified") == THEN
+def test_a_version_has_its_date_once_that_cannot_lie_after_the_servers_own() -> None:
+    """Which may be a second old."""
+    for now in (MADE - 1, MADE, MADE + 0.9):
+        assert header(plan(now=now), "last-modified") is None
+        assert not plan(now=now).lasts
+    assert header(plan(now=MADE + 1), "last-modified") == THEN
+    assert plan(now=MADE + 1).lasts
 
 
 CHANGED = {

@@ -79,6 +79,21 @@ async def test_each_damage_is_found_and_repaired_as_far_as_it_can_be(
     assert await place.kinds() == ([] if healed else [kind])
 
 
+async def test_an_empty_catalogue_is_no_judge_of_blobs(place: Place) -> None:
+    """It may be that of another store."""
+    blob, run = await place.blob(), place.runs.begin()
+    of_ours = await place.blob(run=run)
+    place.die(run)
+    done = {finding.id: await place.fsck().repair(finding) for finding in await place.findings()}
+    assert done[of_ours.id] == "removed"  # the catalogue knew of it
+    assert done[blob.id].startswith("left: ")
+    assert await place.there(blob)
+    await place.asset("one")
+    (finding,) = await place.findings()
+    assert await place.fsck().repair(finding) == "removed"
+    assert not await place.there(blob)
+
+
 async def test_a_flipped_byte_shows_only_to_a_deep_look(place: Place) -> None:
     asset = await place.asset("one", b"content")
     place.store.files.path(asset.blob.id).write_bytes(b"kontent")

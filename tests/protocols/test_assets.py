@@ -93,6 +93,25 @@ def test_folded_pages_show_every_folder_once(api: httpx.Client, make_bucket: Mak
     assert sorted(seen) == ["a/", "b/", "c/", "file"]
 
 
+@pytest.mark.parametrize(
+    ("prefix", "found"),
+    [
+        ("foo/.", ["foo/..y", "foo/.x"]),
+        ("foo/..", ["foo/..y"]),
+        (".", [".hidden"]),
+        ("..", []),
+        ("foo/.x", ["foo/.x"]),
+    ],
+)
+def test_a_prefix_may_end_within_a_name(
+    api: httpx.Client, make_bucket: MakeBucket, prefix: str, found: list[str]
+) -> None:
+    bucket = make_bucket()
+    for key in (".hidden", "foo/.x", "foo/..y", "foo/z"):
+        put(api, bucket, key)
+    assert keys(api, bucket=bucket, prefix=prefix) == found
+
+
 def test_tags_and_types_narrow_a_listing(api: httpx.Client, make_bucket: MakeBucket) -> None:
     bucket = make_bucket()
     put(api, bucket, "a.png", PNG, X_Tags="red,blue")
@@ -103,6 +122,7 @@ def test_tags_and_types_narrow_a_listing(api: httpx.Client, make_bucket: MakeBuc
     assert keys(api, bucket=bucket, tag="re") == []
     assert keys(api, bucket=bucket, media_type="image/*") == ["a.png"]
     assert keys(api, bucket=bucket, media_type="text/plain") == ["b.txt"]
+    assert keys(api, bucket=bucket, media_type="*/*") == ["a.png", "b.txt", "c.pdf"]
     assert keys(api, bucket=bucket, media_type="APPLICATION/PDF", tag="red") == []
 
 
@@ -117,6 +137,7 @@ def test_tags_and_types_narrow_a_listing(api: httpx.Client, make_bucket: MakeBuc
         ({"bucket": "absent"}, 404),
         ({"bucket": "../x"}, 404),
         ({"prefix": "a/../b"}, 400),
+        ({"prefix": "a/./"}, 400),
         ({"prefix": "x" * 1025}, 400),
         ({"delimiter": ""}, 422),
     ],

@@ -111,6 +111,73 @@ def test_tags_and_expiry_go_to_every_file(api: httpx.Client) -> None:
         assert asset["expires_at"]
 
 
+def test_fields_are_text_in_any_script(api: httpx.Client) -> None:
+    start = prefix() + "Łódź/"
+    answer = post(
+        api, field("prefix", start), field("tags", "日本, Łódź,café"), file("zażółć.txt", b"1"), END
+    )
+    (asset,) = answer.json()["assets"]
+    assert asset["tags"] == ["日本", "Łódź", "café"]
+    assert (asset["key"], asset["name"]) == (start + "zażółć.txt", "zażółć.txt")
+    asked = {"bucket": "media", "prefix": start, "tag": "日本"}
+    assert [one["key"] for one in api.get("/v1/assets", params=asked).json()["assets"]] == [asset["key"]]
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [("日本,Łódź".encode(), ["日本", "Łódź"]), ("café".encode("latin-1"), ["café"])],
+    ids=["utf-8", "latin-1"],
+)
+def test_the_header_says_tags_in_bytes(api: httpx.Client, sent: bytes, read: list[str]) -> None:
+    made = api.post("/v1/assets", files={"f": ("a", b"1")}, headers=[(b"X-Tags", sent)])
+    assert made.json()["assets"][0]["tags"] == read
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [("n" * 100 + ".jpeg", "n" * 18 + ".jpeg"), ("é" * 50 + ".jpeg", "é" * 9 + ".jpeg")],
+    ids=["ascii", "two bytes each"],
+)
+def test_a_name_below_a_long_prefix_is_cut_so_that_the_key_fits(
+    api: httpx.Client, name: str, kept: str
+) -> None:
+    start = prefix()
+    start += "q" * (1000 - len(start)) + "/"
+    made = post(api, field("prefix", start), file(name, b"1"), END)
+    assert made.status_code == 201, made.text
+    (asset,) = made.json()["assets"]
+    assert (asset["key"], asset["name"]) == (start + kept, kept)
+    assert api.get(asset["url"]).content == b"1"
+
+
+@pytest.mark.parametrize(("room", "name"), [(20, "n" * 100 + ".jpeg"), (8, "a"), (6, "abcdef")])
+def test_a_taken_key_below_a_long_prefix_stays_below_it(
+    client_with: Callable[..., httpx.Client], room: int, name: str
+) -> None:
+    start = prefix()
+    start += "q" * (1023 - room - len(start)) + "/"
+    client = client_with("assets:write", "assets:read", bucket="media", prefix=start)
+    sent = field("prefix", start), file(name, b"1"), END
+    assert post(client, *sent).status_code == 201
+    again = post(client, *sent)
+    if room < 7:  # what tells it from the other has no place
+        assert (again.status_code, again.json()["code"]) == (400, "bad_key")
+    else:
+        (asset,) = again.json()["assets"]
+        assert asset["key"].startswith(start)
+        assert len(keys_under(client, start)) == 2
+
+
+def test_a_prefix_that_leaves_no_room_for_a_name_is_told(api: httpx.Client) -> None:
+    assert post(api, field("prefix", "q" * 1024), file("a", b"1"), END).json()["code"] == "bad_key"
+    assert post(api, field("prefix", "q" * 1022 + "/"), file("a", b"1"), END).status_code == 201
+
+
+def test_a_prefix_may_end_in_a_dot(api: httpx.Client) -> None:
+    start = prefix() + "."
+    assert post(api, field("prefix", start), file("a", b"1"), END).json()["assets"][0]["key"] == start + "a"
+
+
 def test_a_form_never_replaces(api: httpx.Client) -> None:
     start = prefix()
     for content in (b"1", b"2"):

@@ -65,6 +65,82 @@ def test_uploads_are_counted_by_door_and_outcome(api: httpx.Client) -> None:
     assert metric(api, 'mediasvc_upload_bytes_total{door="put"}') - size == 1000
 
 
+FORM = {"Content-Type": "multipart/form-data; boundary=edge"}
+
+
+def form(bucket: str, kind: bytes = b"text/plain", end: bytes = b"--edge--") -> bytes:
+    return (
+        b'--edge\r\nContent-Disposition: form-data; name="bucket"\r\n\r\n%b\r\n'
+        b'--edge\r\nContent-Disposition: form-data; name="f"; filename="f"\r\nContent-Type: %b\r\n\r\n1\r\n%b'
+    ) % (bucket.encode(), kind, end)
+
+
+ANONYMOUS = {"Authorization": ""}
+DRAFT = {"Upload-Complete": "?1"}
+REFUSED: dict[str, tuple[str, str, tuple[str, str], bytes, dict[str, str]]] = {
+    "put without a key": ("put", "unauthorised", ("PUT", "/b/media/x"), b"1", ANONYMOUS),
+    "put elsewhere": ("put", "not_found", ("PUT", "/b/absent/x"), b"1", {}),
+    "put too large": ("put", "too_large", ("PUT", "/b/picky/x"), b"12", {}),
+    "put of a type": ("put", "type_not_allowed", ("PUT", "/b/picky/x"), b"1", {"Content-Type": "text/plain"}),
+    "put of sniffed type": ("put", "type_not_allowed", ("PUT", "/b/picky/x"), b"1", {}),
+    "put on a condition": ("put", "precondition_failed", ("PUT", "/b/media/x"), b"1", {"If-Match": '"x"'}),
+    "put with bad digest": ("put", "bad_request", ("PUT", "/b/media/x"), b"1", {"X-Checksum-Sha256": "x"}),
+    "put with wrong digest": ("put", "checksum_mismatch", ("PUT", "/b/media/x"), b"1", {"X-Checksum-Sha256": "0" * 64}),
+    "put under a bad key": ("put", "bad_key", ("PUT", "/b/media/%FF"), b"1", {}),
+    "draft without a key": ("draft", "unauthorised", ("PUT", "/b/media/x"), b"1", DRAFT | ANONYMOUS),
+    "draft elsewhere": ("draft", "not_found", ("PUT", "/b/absent/x"), b"1", DRAFT),
+    "drop without a key": ("dropbox", "unauthorised", ("PUT", "/u/x"), b"1", ANONYMOUS),
+    "drop with bad lifetime": ("dropbox", "bad_request", ("PUT", "/u/x"), b"1", {"X-Expires-In": "soon"}),
+    "form without a key": ("form", "unauthorised", ("POST", "/v1/assets"), form("media"), FORM | ANONYMOUS),
+    "form elsewhere": ("form", "not_found", ("POST", "/v1/assets"), form("absent"), FORM),
+    "form to a bad bucket": ("form", "bad_bucket", ("POST", "/v1/assets"), form("A"), FORM),
+    "form of a type": ("form", "type_not_allowed", ("POST", "/v1/assets"), form("picky"), FORM),
+    "form that breaks off": ("form", "bad_body", ("POST", "/v1/assets"), form("media", end=b""), FORM),
+    "no form": ("form", "bad_request", ("POST", "/v1/assets"), b"1", {}),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def picky(api: httpx.Client) -> None:
+    made = api.post("/v1/buckets", json={"name": "picky", "max_asset_size": 1, "allowed_types": ["image/*"]})
+    assert made.status_code == 201
+
+
+@pytest.mark.usefixtures("picky")
+@pytest.mark.parametrize(("door", "code", "request_line", "body", "headers"), REFUSED.values(), ids=REFUSED)
+def test_a_refused_upload_is_counted_once(
+    api: httpx.Client,
+    door: str,
+    code: str,
+    request_line: tuple[str, str],
+    body: bytes,
+    headers: dict[str, str],
+) -> None:
+    before = counted(api)
+    refused = api.request(*request_line, content=body, headers=headers)
+    assert refused.json()["code"] == code
+    before[door, code] = before.get((door, code), 0) + 1
+    assert counted(api) == before
+
+
+def test_what_is_no_upload_is_not_counted(api: httpx.Client) -> None:
+    before = counted(api)
+    assert api.get("/b/media/absent").status_code == 404
+    assert api.delete("/b/media/absent").status_code == 404
+    assert api.get("/v1/assets", headers=ANONYMOUS).status_code == 401
+    assert counted(api) == before
+
+
+def counted(api: httpx.Client) -> dict[tuple[str, str], float]:
+    """Uploads by door and outcome."""
+    lines = re.findall(
+        r'^mediasvc_uploads_total\{door="(\w+)",outcome="(\w+)"\} (\S+)$',
+        api.get("/metrics").text,
+        re.MULTILINE,
+    )
+    return {(door, outcome): float(count) for door, outcome, count in lines}
+
+
 def test_downloads_are_counted_by_plan(api: httpx.Client) -> None:
     api.put("/b/public/counted", content=b"x" * 1000)
     before = api.get("/metrics").text

@@ -18,6 +18,7 @@ from mediasvc.core.ids import new_blob_id
 from mediasvc.core.span import Span
 from mediasvc.store import disk
 from mediasvc.store.digests import Digests
+from mediasvc.store.interface import BlobMissing
 from mediasvc.store.local import LocalStore
 
 MIB = 1 << 20
@@ -248,6 +249,38 @@ def test_a_blob_cut_short_on_disk_breaks_in_the_middle(tmp_path: Path) -> None:
         await store.close()
 
     asyncio.run(story())
+
+
+def test_a_blob_is_lost_only_where_the_store_is_there(tmp_path: Path) -> None:
+    """With a disk that is not mounted all blobs are away, and none is lost."""
+
+    async def story() -> None:
+        store = await started(tmp_path / "blobs")
+        lost = new_blob_id()
+        asked: list[Callable[[], object]] = [
+            lambda: store.files.open(lost),
+            lambda: store.files.size(lost),
+            lambda: asyncio.run(store.stat(lost)),
+        ]
+        for ask in asked:
+            with pytest.raises(BlobMissing):
+                await asyncio.to_thread(ask)
+        (tmp_path / "blobs").rename(tmp_path / "away")
+        for empty in (False, True):  # which is what is left of a mount
+            if empty:
+                (tmp_path / "blobs").mkdir()
+            for ask in asked:
+                with pytest.raises(StoreUnavailable):
+                    await asyncio.to_thread(ask)
+        await store.close()
+
+    asyncio.run(story())
+
+
+def test_a_store_that_must_be_there_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(StartupRefused, match="MEDIASVC_STORE_URL"):
+        asyncio.run(LocalStore(tmp_path / "blobs", found=True).start())
+    assert not (tmp_path / "blobs").exists()
 
 
 def test_a_folder_that_cannot_be_one_stops_the_start_in_a_sentence(tmp_path: Path) -> None:

@@ -164,6 +164,21 @@ def test_leave_to_send_is_given_once_and_only_to_what_was_let_in(front: BehindNg
     assert statuses(front, wire.head("PUT", "/b/media/waiting", waiting)) == [401]
 
 
+def test_a_refused_upload_is_counted_once_however_often_nginx_asks(
+    front: BehindNginx, keys: dict[str, str]
+) -> None:
+    def counted() -> float:
+        line = 'mediasvc_uploads_total{door="put",outcome="unauthorised"} '
+        with front.client() as api:
+            return sum(
+                float(told[len(line) :]) for told in api.get("/metrics").text.split("\n") if line in told
+            )
+
+    before = counted()
+    is_told(sent_through(front, REFUSALS["401 no key"], keys), REFUSALS["401 no key"])
+    assert counted() == before + 1
+
+
 def test_what_the_disk_cannot_hold_is_refused_before_it_comes(front: BehindNginx) -> None:
     head = wire.head("PUT", "/b/media/vast", front.headers | {"Content-Length": str(1 << 50)})
     answer = wire.exchange(front.url, head)

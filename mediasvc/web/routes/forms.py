@@ -6,10 +6,11 @@ from typing import Any
 
 from fastapi import APIRouter, BackgroundTasks, Query, Request, UploadFile, status
 from fastapi.responses import JSONResponse
+from starlette.types import Scope
 
 from mediasvc.core.access import Caller
 from mediasvc.core.errors import BadRequest, MediasvcError
-from mediasvc.core.filenames import safe_name
+from mediasvc.core.filenames import name_below
 from mediasvc.core.keys import check_bucket_name, normalise_key, normalise_prefix
 from mediasvc.core.media_types import essence
 from mediasvc.ingest.admission import Wanted
@@ -66,6 +67,7 @@ _FORM_BODY: dict[str, Any] = {
 class _Delivery:
     """One form on its way in: where its files go, and what became of each."""
 
+    scope: Scope
     desk: Desk
     caller: Caller
     said: Said
@@ -96,9 +98,9 @@ class _Delivery:
         if self.files == 0:  # foreign bucket, missing scope: not this file's fault alone
             await self.desk.house.doorkeeper.bucket_for_writing(self.caller, self.bucket)
         self.files += 1
-        name = safe_name(file.filename or "file")
+        name = name_below(self.prefix, file.filename or "file")
         try:
-            with upload("form") as outcome:
+            with upload("form", self.scope) as outcome:
                 kept = await self._keep(file, name, chunks)
                 outcome.stored(kept.blob.size)
             self.kept.append(kept)
@@ -157,7 +159,8 @@ async def upload_form(
         await desk.house.doorkeeper.bucket_for_writing(caller, check_bucket_name(bucket))
     require(caller, "assets:write")
     form = Form(request)
-    delivery = _Delivery(desk, caller, Said.by(request), bucket or "media", normalise_prefix(prefix or ""))
+    said, below = Said.by(request), normalise_prefix(prefix or "")
+    delivery = _Delivery(request.scope, desk, caller, said, bucket or "media", below)
     try:
         async for part in form.parts():
             if isinstance(part, Field):

@@ -49,6 +49,7 @@ def plain(each_mode: Mode, api: httpx.Client) -> str:
     """The path of a public asset."""
     assert api.put("/b/public/plain", content=BODY).status_code == 201
     assert api.put("/b/media/secret", content=BODY).status_code == 201
+    time.sleep(1.1)  # Last-Modified is sent once it lies behind
     return "/b/public/plain"
 
 

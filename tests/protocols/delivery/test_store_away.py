@@ -5,6 +5,7 @@ import re
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import pytest
@@ -44,6 +45,35 @@ def shaky(
         started.server.client() as client,
     ):
         yield Shaky(started, store, failing, client, os.urandom(started.size))
+
+
+@pytest.mark.parametrize("name", [name for name in MODES if "disk" in name])
+@pytest.mark.parametrize("empty", [True, False], ids=["empty", "gone"])
+def test_a_disk_that_is_not_mounted_is_away_and_nothing_on_it_lost(
+    tmp_path: Path, name: str, empty: bool
+) -> None:
+    with mode(name, tmp_path, no_ceph) as started, started.server.client() as client:
+        for url in ("/b/public/large", "/b/public/small"):
+            assert client.put(url, content=b"x" * (1000 if "small" in url else 3 << 20)).status_code == 201
+        blobs, away = started.server.data_dir / "blobs", tmp_path / "away"
+        blobs.rename(away)
+        if empty:
+            blobs.mkdir()
+        assert client.get("/readyz").status_code == 503
+        for url in ("/b/public/large", "/b/public/small"):
+            for asked in ({}, {"Range": "bytes=0-1"}):
+                got = client.get(url, headers=asked)
+                assert (got.status_code, got.json()["code"]) == (503, "store_unavailable")
+                assert got.headers["Retry-After"]
+        if empty:
+            blobs.rmdir()
+        away.rename(blobs)
+        assert client.get("/b/public/small").content == b"x" * 1000
+        assert client.get("/readyz").status_code == 200
+
+
+def no_ceph() -> Ceph:
+    raise AssertionError("a disk needs none")
 
 
 def test_a_store_that_is_away_is_told_and_no_cache_keeps_that(shaky: Shaky) -> None:
