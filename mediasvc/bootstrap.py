@@ -8,7 +8,7 @@ import secrets
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,7 +118,7 @@ async def open_records(
         _find_catalogue(settings)
     else:
         _make_data_dir(settings.data_dir)
-    runs = FileRuns(settings.data_dir / "runs")
+    runs = FileRuns(settings.beside_catalogue("runs"))
     store, feed = make_store(settings, found=found), Feed()
     catalogue = SqliteCatalogue(settings.catalogue_path, clock=clock, announce=feed.announce)
     try:
@@ -136,8 +136,8 @@ async def open_records(
 
 @asynccontextmanager
 async def open_house(settings: Settings, *, clock: Clock = time.time) -> AsyncIterator[House]:
-    """Everything a server needs; closing it leaves nothing running. The data directory must be locked
-    (`data_dir_lock`): one server each."""
+    """Everything a server needs; closing it leaves nothing running. It and the catalogue must be locked
+    (`server_lock`): one server each."""
     async with open_records(settings, clock=clock) as records:
         ways = _ways(records)
         await _first_things(records)
@@ -187,17 +187,33 @@ async def open_house(settings: Settings, *, clock: Clock = time.time) -> AsyncIt
 
 
 @contextmanager
-def data_dir_lock(settings: Settings, address: str) -> Iterator[None]:
-    """Hold the data directory for this process. Raises StartupRefused naming the server that holds it."""
+def server_lock(settings: Settings, address: str) -> Iterator[None]:
+    """Hold data directory and catalogue for this process. Raises StartupRefused naming the server that has one."""
     _make_data_dir(settings.data_dir)
-    with open(settings.data_dir / "server.lock", "a+", encoding="utf-8") as lock:
+    locks = {  # mostly one and the same
+        settings.beside_catalogue("server.lock"): (settings.catalogue_path, "MEDIASVC_CATALOGUE_URL"),
+        settings.data_dir / "server.lock": (settings.data_dir, "--data-dir"),
+    }
+    with ExitStack() as held:
+        for lock, (what, setting) in locks.items():
+            held.enter_context(_locked(lock, what, setting, address))
+        yield
+
+
+@contextmanager
+def _locked(path: Path, what: Path, setting: str, address: str) -> Iterator[None]:
+    try:
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+    except OSError as error:
+        raise StartupRefused(f"{path} cannot be written ({error.strerror}): is {setting} right?") from error
+    with file as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
             holder = lock.read().strip() or "another server"
             raise StartupRefused(
-                f"{settings.data_dir} is in use by {holder}; stop it or choose another --data-dir"
+                f"{what} is in use by {holder}; stop it or choose another {setting}"
             ) from None
         lock.truncate(0)
         lock.write(f"mediasvc with process id {os.getpid()} at {address}\n")
@@ -206,13 +222,10 @@ def data_dir_lock(settings: Settings, address: str) -> Iterator[None]:
 
 
 def _find_catalogue(settings: Settings) -> None:
-    """Raises StartupRefused. The data directory is looked for as well: who is alive is told by what lies there."""
-    for what, path in (("data directory", settings.data_dir), ("catalogue", settings.catalogue_path)):
-        if not os.path.exists(path):
-            hint = (
-                "MEDIASVC_CATALOGUE_URL" if what == "catalogue" and settings.catalogue_url else "--data-dir"
-            )
-            raise StartupRefused(f"there is no {what} at {path}: is {hint} right?")
+    """Raises StartupRefused."""
+    if not settings.catalogue_path.exists():
+        hint = "MEDIASVC_CATALOGUE_URL" if settings.catalogue_url else "--data-dir"
+        raise StartupRefused(f"there is no catalogue at {settings.catalogue_path}: is {hint} right?")
 
 
 def _make_data_dir(path: Path) -> None:

@@ -215,6 +215,12 @@ class Settings(BaseSettings):
         given = self.catalogue_url.removeprefix("sqlite:")
         return Path(given).expanduser().absolute() if given else self.data_dir / "catalogue.db"
 
+    def beside_catalogue(self, name: str) -> Path:
+        """Where is written down who is at work: whoever shares the catalogue sees it, from any data directory."""
+        path = self.catalogue_path
+        shared = path.parent != self.data_dir
+        return path.with_name(f"{path.name}-{name}") if shared else self.data_dir / name
+
     @property
     def admin_key_file(self) -> Path:
         return self.data_dir / "admin.key"

@@ -17,7 +17,7 @@ import uvicorn
 import uvloop
 
 from mediasvc import logs, settings
-from mediasvc.bootstrap import House, data_dir_lock, open_house
+from mediasvc.bootstrap import House, open_house, server_lock
 from mediasvc.cli.options import DataDir
 from mediasvc.core.errors import StartupRefused
 from mediasvc.settings import Settings
@@ -43,7 +43,7 @@ def serve(
     for name in settings.ignored_variables(os.environ):
         logs.log.info("variable_ignored", name=name, reason="Kubernetes sets it for a service of this name")
     _raise_open_files()
-    with data_dir_lock(chosen, f"http://{_shown(chosen.host)}:{chosen.port}"):
+    with server_lock(chosen, f"http://{_shown(chosen.host)}:{chosen.port}"):
         with contextlib.ExitStack() as sockets:
             listener = sockets.enter_context(_listen(chosen))
             address = chosen.receipts_address

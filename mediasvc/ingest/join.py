@@ -7,7 +7,6 @@ has no offset; removing it stops the work, and after a crash the task in the out
 
 import asyncio
 from dataclasses import replace
-from typing import Any
 
 from mediasvc.core.errors import ChecksumMismatch
 from mediasvc.core.task import NewTask
@@ -21,10 +20,6 @@ READ_AT_ONCE = 64 << 20  # bytes that are read again while the upload is held
 
 class Joining(Possession):
     """What becomes of uploads that are `completing`."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._joins: dict[str, asyncio.Task[str]] = {}
 
     async def join(self, upload_id: str) -> str:
         """Make an asset of it, together with whoever else asks for that; run again after a crash it begins anew."""

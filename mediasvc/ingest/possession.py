@@ -1,5 +1,6 @@
 """Uploads while they are served here: whose they are, who has the turn, and what of them is saved."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -48,6 +49,7 @@ class Possession:
         self._lifetime = lifetime
         self._durability = durability
         self._holdings = Holdings()
+        self._joins: dict[str, asyncio.Task[str]] = {}  # what is being read for its end, by upload id
         self.completer = Completer(catalogue, store, receiver, clock=clock)
 
     def stop(self) -> None:

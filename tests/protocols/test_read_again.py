@@ -108,6 +108,8 @@ def test_it_goes_on_though_nobody_waits(server: Server, crash: bool) -> None:
         assert state(client, url) == "completing"
         if crash:
             server.kill()
+            assert server.run("sweep").returncode == 0
+            assert server.run("fsck").returncode == 0
             server.start()
         deadline = time.monotonic() + 60
         while state(client, url) != "complete":

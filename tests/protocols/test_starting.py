@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -149,6 +150,33 @@ def test_a_second_server_on_the_same_data_is_refused(server: Server) -> None:
     assert str(server.pid) in sentence
     assert "Traceback" not in refused.stderr
     assert httpx.get(server.url + "/healthz").status_code == 200
+
+
+def test_a_catalogue_has_one_server_whatever_its_data_directory(tmp_path: Path) -> None:
+    env = {
+        "MEDIASVC_CATALOGUE_URL": f"sqlite:{tmp_path}/shared.db",
+        "MEDIASVC_STORE_URL": f"file:{tmp_path}/blobs",
+    }
+    with running(tmp_path / "one", **env) as server, ThreadPoolExecutor(1) as pool, server.client() as client:
+        go_on = threading.Event()
+
+        def slow() -> Iterator[bytes]:
+            yield b"begun, "
+            go_on.wait(30)
+            yield b"and ended"
+
+        upload = pool.submit(client.put, "/b/media/slow", content=slow())
+        try:
+            refused = serve(tmp_path / "two", **env)
+            assert refused.returncode == 7
+            assert str(server.pid) in refused.stderr
+            assert "MEDIASVC_CATALOGUE_URL" in refused.stderr
+            swept = Server(tmp_path / "two", **env).run("sweep")  # who is at work is known there, too
+            assert swept.returncode == 0, swept.stderr
+        finally:
+            go_on.set()
+        assert upload.result().status_code == 201
+        assert client.get("/b/media/slow").content == b"begun, and ended"
 
 
 def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
