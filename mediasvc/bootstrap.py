@@ -155,6 +155,17 @@ async def open_house(settings: Settings, *, clock: Clock = time.time) -> AsyncIt
         receiver = Receiver(
             records.catalogue, keeper, clock=clock, derives=registry.accepts, why_not=registry.why_not
         )
+        resumer = Resumer(
+            records.catalogue,
+            records.store,
+            doorkeeper,
+            receiver,
+            run,
+            clock=clock,
+            lifetime=settings.upload_expires,
+            max_open=settings.max_open_uploads,
+            durability=settings.durability,
+        )
         sandbox = Sandbox(scratch)
         try:
             yield House(
@@ -163,17 +174,7 @@ async def open_house(settings: Settings, *, clock: Clock = time.time) -> AsyncIt
                 keeper=keeper,
                 doorkeeper=doorkeeper,
                 receiver=receiver,
-                resumer=Resumer(
-                    records.catalogue,
-                    records.store,
-                    doorkeeper,
-                    receiver,
-                    run,
-                    clock=clock,
-                    lifetime=settings.upload_expires,
-                    max_open=settings.max_open_uploads,
-                    durability=settings.durability,
-                ),
+                resumer=resumer,
                 sandbox=sandbox,
                 scratch=scratch,
                 signer=signer,
@@ -181,6 +182,7 @@ async def open_house(settings: Settings, *, clock: Clock = time.time) -> AsyncIt
                 ways=ways,
             )
         finally:
+            await resumer.close()
             await sandbox.close()
             if not keeper.live:
                 records.runs.end(run)
@@ -192,7 +194,7 @@ def server_lock(settings: Settings, address: str) -> Iterator[None]:
     _make_data_dir(settings.data_dir)
     locks = {  # mostly one and the same
         settings.beside_catalogue("server.lock"): (settings.catalogue_path, "MEDIASVC_CATALOGUE_URL"),
-        settings.data_dir / "server.lock": (settings.data_dir, "--data-dir"),
+        (settings.data_dir / "server.lock").resolve(): (settings.data_dir, "--data-dir"),
     }
     with ExitStack() as held:
         for lock, (what, setting) in locks.items():

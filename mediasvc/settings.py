@@ -24,6 +24,7 @@ NOT_BUILT: Mapping[str, str] = {
     "MEDIASVC_DISPATCHER": "on",
 }
 # Read by one command only, but known to all, so that one environment serves them all.
+CATALOGUE = "catalogue.db"  # of a data directory
 OF_COMMANDS = frozenset({"MEDIASVC_SERVER", "MEDIASVC_KEY"})
 # One limit as the library `limits` reads it, which is imported only where there is one.
 _RATE = re.compile(
@@ -213,13 +214,12 @@ class Settings(BaseSettings):
     @property
     def catalogue_path(self) -> Path:
         given = self.catalogue_url.removeprefix("sqlite:")
-        return Path(given).expanduser().absolute() if given else self.data_dir / "catalogue.db"
+        return Path(given).expanduser().absolute() if given else self.data_dir / CATALOGUE
 
     def beside_catalogue(self, name: str) -> Path:
-        """Where is written down who is at work: whoever shares the catalogue sees it, from any data directory."""
-        path = self.catalogue_path
-        shared = path.parent != self.data_dir
-        return path.with_name(f"{path.name}-{name}") if shared else self.data_dir / name
+        """Where is written down who is at work: whoever shares the catalogue sees it, whatever they call its path."""
+        path = self.catalogue_path.resolve()
+        return path.with_name(name if path.name == CATALOGUE else f"{path.name}-{name}")
 
     @property
     def admin_key_file(self) -> Path:

@@ -126,7 +126,7 @@ class Transaction(Protocol):
 
     async def claim_upload(self, upload_id: str, *, run: str, epoch: int) -> Upload:
         """Take it over, for this `run`: its epoch rises by one, and whoever had it before changes nothing any more.
-        Gives it as it is now. Raises Gone unless it is open and still at `epoch`: of two that claim, one wins."""
+        Gives it as it is now. Raises Gone where it is over, or not at `epoch` any more: of two that claim, one wins."""
 
     async def save_upload(self, upload: Upload, *, at_offset: int, epoch: int) -> None:
         """Write offset, length, notes, unverified, expires_at, state, detail, created and wanted of an upload that

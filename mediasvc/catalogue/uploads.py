@@ -109,7 +109,7 @@ class UploadWrites(Writes):
     async def claim_upload(self, upload_id: str, *, run: str, epoch: int) -> Upload:
         claimed = (
             sa.update(upload)
-            .where(upload.c.id == upload_id, upload.c.epoch == epoch, upload.c.state == "open")
+            .where(upload.c.id == upload_id, upload.c.epoch == epoch, under_way)
             .values(epoch=upload.c.epoch + 1, run=run)
             .returning(*upload.c)
         )

@@ -157,7 +157,7 @@ class Remote:
         while cursor is not None:
             page = self._page({"limit": "1000", **({"cursor": cursor} if cursor else {})})
             for one in page["uploads"]:
-                if one["state"] == "open" and one["sha256"] and one["length"] is not None:
+                if one["state"] in ("open", "completing") and one["sha256"] and one["length"] is not None:
                     yield (one["bucket"], one["key"], one["length"], one["sha256"]), one["id"]
             cursor = page["next_cursor"]
 
@@ -239,7 +239,7 @@ class Remote:
             told = None
         problem = told if isinstance(told, dict) else {}
         detail = str(problem.get("detail") or f"the server answered {response.status_code}")
-        if response.status_code in (429, 502, 503, 504) or problem.get("retryable") is True:
+        if response.status_code in (423, 429, 502, 503, 504) or problem.get("retryable") is True:
             raise _Busy(detail, _seconds(response.headers.get("Retry-After", "")))
         raise Refused(response.status_code, detail)
 

@@ -25,6 +25,15 @@ class Joining(Possession):
         """Make an asset of it, together with whoever else asks for that; run again after a crash it begins anew."""
         return await asyncio.shield(self._begin_join(upload_id))
 
+    def joins(self, upload_id: str) -> bool:
+        """Whether that is going on."""
+        return upload_id in self._joins
+
+    async def close(self) -> None:
+        """Let go of all uploads: nothing is read or written any more when this returns."""
+        self.stop()
+        await asyncio.gather(*self._joins.values(), return_exceptions=True)
+
     async def _complete_later(self, held: Held, sha256: str | None) -> Upload:
         """From here on it is `completing`, and goes on whether or not somebody waits for it."""
         wanted = dict(held.upload.wanted)
@@ -33,7 +42,10 @@ class Joining(Possession):
             await self._end(held, why)
             raise ChecksumMismatch(why)
         upload = replace(
-            held.upload, state="completing", wanted=wanted | ({"sha256": sha256} if sha256 else {})
+            held.upload,
+            state="completing",
+            wanted=wanted | ({"sha256": sha256} if sha256 else {}),
+            expires_at=self._clock() + self._lifetime,
         )
         async with self._catalogue.transaction() as tx:
             await tx.enqueue(NewTask("join", upload.asset_id, {"upload": upload.id}))

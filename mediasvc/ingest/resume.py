@@ -15,6 +15,7 @@ from mediasvc.core.errors import (
     Conflict,
     Forbidden,
     InconsistentLength,
+    Locked,
     MediasvcError,
     Superseded,
     TooLarge,
@@ -40,11 +41,14 @@ class Resumer(Creation):
         """Raises OffsetMismatch, InconsistentLength, TooLarge, AppendMismatch, Forbidden (a final), UploadGone; where
         the body breaks off, what `body` raised, after all that came was kept; where a newer request takes over,
         Superseded."""
-        upload = await self._known(caller, upload_id)
-        if upload.state == "completing" and not upload.final:
-            await self.join(upload_id)  # whoever lost the last answer waits for it with the others
-        async with self.taken(caller, upload_id) as held:
-            outcome = await self._append(caller, held, command, body)
+        while True:
+            upload = await self._known(caller, upload_id)
+            if _is_read_again(upload):
+                await self.join(upload_id)  # whoever lost the last answer waits for it with the others
+            async with self.taken(caller, upload_id) as held:
+                if not _is_read_again(held.upload):
+                    outcome = await self._append(caller, held, command, body)
+                    break
         if outcome.upload.state != "completing":
             return outcome
         await self.join(upload_id)  # what is answered is durable
@@ -54,17 +58,23 @@ class Resumer(Creation):
         """How far it has come; ends whoever is writing, so that the offset stays what it says. `length_ends`: whether
         it is complete as soon as its length is there. Raises as `append` then."""
         upload = await self._known(caller, upload_id)
-        if (
-            upload.state == "completing"
-        ):  # nobody has an offset to agree on, and being joined may take a while
-            return Outcome(upload)
+        if upload.state == "completing":
+            return self._in_between(upload)
         async with self.taken(caller, upload_id) as held:
             upload = held.upload
             grows = upload.state == "open" and not upload.final and DIRECT not in upload.notes
             if length_ends and grows and upload.received:
                 # Who brought the last byte died before the end. A client that hears offset = length goes its way.
-                return await self._complete(held, None)
+                outcome = await self._complete(held, None)
+                return self._in_between(outcome.upload) if outcome.upload.state == "completing" else outcome
             return Outcome(upload)
+
+    def _in_between(self, upload: Upload) -> Outcome:
+        """Of one that is completing, which may take a while: nobody has an offset to agree on."""
+        if upload.final:
+            return Outcome(upload)  # tus has an answer for that
+        self._begin_join(upload.id)
+        raise Locked("all of it is here, and is being read once more: ask again")
 
     async def look(self, caller: Caller, upload_id: str) -> Outcome:
         """The same without disturbing anybody, with the asset of a complete one."""
@@ -104,8 +114,6 @@ class Resumer(Creation):
             raise Forbidden("a final upload takes no bytes: it is made of its partial ones")
         if DIRECT in upload.notes and upload.state == "open":
             raise Conflict("this upload's bytes go straight to the store: send its parts, or begin another")
-        if upload.state == "completing":
-            return Outcome(upload)
         if upload.state == "complete" or (upload.partial and upload.received):
             return await self._replay(caller, upload, command)
         try:
@@ -221,6 +229,10 @@ class Resumer(Creation):
         room = await self.room(upload)
         if room is not None and length > room.bytes:
             raise room.exceeded("the upload")
+
+
+def _is_read_again(upload: Upload) -> bool:
+    return upload.state == "completing" and not upload.final
 
 
 async def _nothing() -> AsyncIterator[bytes]:

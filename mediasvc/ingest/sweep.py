@@ -111,10 +111,9 @@ async def _sweep_upload(store: BlobStore, catalogue: Catalogue, upload_id: str, 
         async with catalogue.transaction() as tx:
             await tx.drop_uploads([upload_id])
         return 0
-    if upload.state == "open":
-        # Whoever still writes to it finds out when it wants to save.
-        async with catalogue.transaction() as tx:
-            upload = await tx.claim_upload(upload_id, run=upload.run, epoch=upload.epoch)
+    # Whoever still writes to it, or makes an asset of it, finds out when it wants to save.
+    async with catalogue.transaction() as tx:
+        upload = await tx.claim_upload(upload_id, run=upload.run, epoch=upload.epoch)
     await store.discard(upload.blob_id)
     async with catalogue.transaction() as tx:
         await tx.end_upload(

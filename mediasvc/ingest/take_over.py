@@ -75,7 +75,7 @@ class Held:
         self.head = b""  # of its bytes, as far as they came through here: their type is told by these
         self.body: Interruptible | None = None
         self.joining: Interruptible | None = None  # what is here, read once more; only its removal stops that
-        self.unwanted = False  # whoever waits for the turn removes it
+        self.unwanted: MediasvcError | None = None  # why nothing is to be read for its end
         self.users = 0
         self.waiting = 0  # requests for the turn; each is newer than who has it
 
@@ -97,8 +97,8 @@ class Held:
     def read_for_end(self, body: AsyncIterable[bytes]) -> Interruptible:
         """What is here already, read once more for the upload's end."""
         self.joining = Interruptible(body)
-        if self.unwanted:
-            self.joining.interrupt()
+        if self.unwanted is not None:
+            self.joining.interrupt(self.unwanted)
         return self.joining
 
 
@@ -107,21 +107,23 @@ class Holdings:
 
     def __init__(self) -> None:
         self._held: OrderedDict[str, Held] = OrderedDict()
+        self._stopping: MediasvcError | None = None
 
     @asynccontextmanager
     async def taken(self, upload_id: str, *, ends: bool = False) -> AsyncIterator[Held]:
         """The upload, for us alone; who had it before has left. `ends`: nothing is to become of it. Raises Unavailable
         where that takes too long."""
         held = self._held.setdefault(upload_id, Held())
+        held.unwanted = held.unwanted or self._stopping
         self._held.move_to_end(upload_id)
         held.users += 1
         try:
             if held.body is not None:
                 held.body.interrupt()
             if ends:
-                held.unwanted = True
+                held.unwanted = Superseded("the upload was removed meanwhile")
                 if held.joining is not None:
-                    held.joining.interrupt()
+                    held.joining.interrupt(held.unwanted)
             held.waiting += 1
             try:
                 async with asyncio.timeout(PATIENCE):
@@ -132,7 +134,7 @@ class Holdings:
                 ) from None
             finally:
                 held.waiting -= 1
-                held.unwanted = held.unwanted and not ends
+                held.unwanted = self._stopping if ends else held.unwanted
             try:
                 yield held
             finally:
@@ -143,9 +145,11 @@ class Holdings:
 
     def stop(self) -> None:
         """Whoever is writing keeps what has come, and leaves: the server stops."""
+        self._stopping = Unavailable("the server is stopping; go on in a moment")
         for held in self._held.values():
+            held.unwanted = self._stopping
             for body in filter(None, (held.body, held.joining)):
-                body.interrupt(Unavailable("the server is stopping; go on in a moment"))
+                body.interrupt(self._stopping)
 
     def busy(self, upload_id: str) -> bool:
         """Whether bytes of it are arriving here."""

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from mediasvc.bootstrap import House
-from mediasvc.core.errors import MediasvcError
+from mediasvc.core.errors import MediasvcError, Unavailable
 from mediasvc.core.task import Task
 from mediasvc.ingest.purge import purge
 from mediasvc.ingest.sweep import sweep
@@ -25,7 +25,10 @@ async def at_work(house: House) -> AsyncIterator[Dispatcher]:
         return f"removed {await purge(house.store, house.catalogue, task.asset_id)} blobs"
 
     async def join_task(task: Task) -> str:
-        return await house.resumer.join(task.payload["upload"])
+        upload_id = task.payload["upload"]
+        if house.resumer.joins(upload_id):  # for whoever sent the last byte; others need the place more
+            raise Unavailable("its bytes are being read")
+        return await house.resumer.join(upload_id)
 
     dispatcher = Dispatcher(
         house.catalogue,

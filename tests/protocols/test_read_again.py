@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -30,6 +31,14 @@ def restarted(server: Server, url: str, size: int) -> None:
     (incoming,) = (server.data_dir / "blobs" / "incoming").iterdir()
     os.truncate(incoming, size)
     server.start()
+
+
+@cache
+def zeros(size: int) -> str:
+    sha256 = hashlib.sha256()
+    for _ in range(size >> 20):
+        sha256.update(bytes(1 << 20))
+    return sha256.hexdigest()
 
 
 def begun(server: Server, size: int) -> str:
@@ -61,23 +70,22 @@ def test_the_last_patch_answers_when_it_is_an_asset_and_others_at_once(server: S
         ending = pool.submit(last_patch, server, url, LARGE)
         until_completing(client, url, ending)
         again = pool.submit(last_patch, server, url, LARGE)
-        offsets, slowest = [], 0.0
+        told, slowest = [], 0.0
         while not ending.done():
             began = time.monotonic()
-            offsets.append(offset_of(client, url))
+            told.append(client.head(url, headers=TUS))
             slowest = max(slowest, time.monotonic() - began)
             time.sleep(0.05)
-        assert offsets[0] is None
-        assert set(offsets) <= {None, LARGE}
+        assert told[0].status_code == 423
+        assert "Upload-Offset" not in told[0].headers
+        assert int(told[0].headers["Retry-After"]) > 0
+        assert {answer.status_code for answer in told} <= {200, 423}
         assert slowest < 2
         assert ending.result().status_code == 204
         assert again.result().status_code == 204
         assert offset_of(client, url) == LARGE
         asset = client.get("/v1/assets?bucket=media").json()["assets"][0]
-        zeros = hashlib.sha256()
-        for _ in range(LARGE >> 20):
-            zeros.update(bytes(1 << 20))
-        assert (asset["size"], asset["sha256"]) == (LARGE, zeros.hexdigest())
+        assert (asset["size"], asset["sha256"]) == (LARGE, zeros(LARGE))
     assert server.run("fsck").returncode == 0
 
 
@@ -122,12 +130,30 @@ def test_a_head_that_finds_all_bytes_there_does_not_wait(server: Server) -> None
     url = begun(server, LARGE)
     restarted(server, url, LARGE)
     with server.client() as client:
-        began = time.monotonic()
-        asked = client.head(url, headers=TUS)
-        assert time.monotonic() - began < 2
-        assert asked.status_code == 200
-        assert "Upload-Offset" not in asked.headers
+        for _ in range(2):
+            began = time.monotonic()
+            assert client.head(url, headers=TUS).status_code == 423
+            assert time.monotonic() - began < 2
         assert client.delete(url, headers=TUS).status_code == 204
+
+
+def test_a_stop_meanwhile_is_quick_and_the_next_start_goes_on(server: Server) -> None:
+    url = begun(server, LARGE)
+    restarted(server, url, LARGE)
+    with server.client() as client, ThreadPoolExecutor(1) as pool:
+        ending = pool.submit(last_patch, server, url, LARGE)
+        until_completing(client, url, ending)
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 5
+        assert ending.result().status_code == 503
+    server.start()
+    with server.client() as client:
+        deadline = time.monotonic() + 60
+        while state(client, url) != "complete":
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    assert "Traceback" not in server.logged()
 
 
 def test_another_digest_than_announced_ends_it(server: Server) -> None:
@@ -154,10 +180,7 @@ def test_what_came_before_an_append_that_did_not_count_is_not_read_again(server:
             file.write(b"other")
         assert patch(client, url, size - 1, b"\0").status_code == 204
         asset = client.get("/v1/assets?bucket=media").json()["assets"][0]
-    zeros = hashlib.sha256()
-    for _ in range(size >> 20):
-        zeros.update(bytes(1 << 20))
-    assert asset["sha256"] == zeros.hexdigest()
+    assert asset["sha256"] == zeros(size)
 
 
 # --- looking at it disturbs nobody, and tells the truth
@@ -178,3 +201,26 @@ def test_after_a_loss_a_look_tells_of_it(server: Server) -> None:
     with server.client() as client:
         assert client.get(url).status_code == 410
         assert client.head(url, headers=TUS).status_code == 410
+
+
+def test_push_waits_for_it(server: Server, tmp_path: Path) -> None:
+    """Whoever runs it again sends nothing twice."""
+    file = tmp_path / "large.bin"
+    file.touch()
+    os.truncate(file, LARGE)
+    headers = {"Upload_Metadata": metadata(bucket="media", key=file.name), "X_Checksum_SHA256": zeros(LARGE)}
+    with server.client() as client:
+        url = create(client, LARGE, **headers)
+        assert patch(client, url, 0, b"\0" * 1000).status_code == 204
+    restarted(server, url, LARGE)
+    with server.client() as client:
+        with pytest.raises(httpx.ReadTimeout):
+            client.patch(url, headers=TUS | OCTETS | {"Upload-Offset": str(LARGE)}, timeout=0.3)
+        assert state(client, url) == "completing"
+        pushed = server.run(
+            "push", str(file), "--to", "media", "--server", server.url, "--key", server.admin_key
+        )
+        assert pushed.returncode == 0, pushed.stderr
+        (upload,) = client.get("/v1/uploads").json()["uploads"]
+        assert upload["state"] == "complete"
+        assert len(client.get("/v1/assets?bucket=media").json()["assets"]) == 1
