@@ -14,7 +14,7 @@ from mediasvc.catalogue.interface import Catalogue, Gone
 from mediasvc.core.errors import StoreFault
 from mediasvc.core.value import value
 from mediasvc.deliver.links import bad_link
-from mediasvc.deliver.plan import HandToNginx, Header, Nothing, Plan, Redirect, SendFile, Stream
+from mediasvc.deliver.plan import HandToNginx, Header, Headers, Nothing, Plan, Redirect, SendFile, Stream
 from mediasvc.deliver.receipts import Receipts
 from mediasvc.logs import log
 from mediasvc.store.interface import BlobMissing, BlobStore
@@ -91,7 +91,7 @@ class Carrier:
     async def _hand_over(self, plan: Plan, body: HandToNginx, send: Send) -> None:
         if not self._is_whole(body):
             raise _damaged(body.blob_id)
-        headers = self._for_nginx(plan)
+        headers = [*plan.headers, *self._receipt(plan)]
         await send({"type": "http.response.start", "status": plan.status, "headers": headers})
         _count(plan)
         await send({"type": "http.response.body", "body": b""})
@@ -100,11 +100,11 @@ class Carrier:
         """A look at the file costs 2 µs, and keeps the promises that we make where we send it ourselves."""
         return self._store.files is None or self._store.files.size(body.blob_id) == body.size
 
-    def _for_nginx(self, plan: Plan) -> list[Header]:
-        """The answer's headers; its receipt is expected from here on."""
+    def _receipt(self, plan: Plan) -> Headers:
+        """What nginx's line about this answer will quote; the line is expected from here on."""
         if plan.delivery is None:
-            return plan.headers
-        return [*plan.headers, (b"x-download-id", self._receipts.expect(plan.delivery).encode())]
+            return ()
+        return ((b"x-download-id", self._receipts.expect(plan.delivery).encode()),)
 
     def at_once(self, ready: Ready) -> tuple[bytes, bytes | bytearray] | None:
         """Header lines and body, where nothing has to be waited for: the blob is nginx's to send, or few bytes that are
@@ -115,12 +115,7 @@ class Carrier:
                 return None
             case HandToNginx() if self._is_whole(plan.body):
                 _count(plan)
-                if plan.delivery is not None:
-                    lines = b"%bx-download-id: %b\r\n" % (
-                        lines,
-                        self._receipts.expect(plan.delivery).encode(),
-                    )
-                return lines, b""
+                return lines + header_lines(self._receipt(plan)), b""
             case SendFile() if (few := self._few(plan.body)) is not None:
                 _count(plan)
                 _SENDFILE_BYTES.inc(len(few))

@@ -27,9 +27,7 @@ def wanted_by(request: Request, caller: Caller, names: Mapping[str, str]) -> Wan
     if named:
         name = safe_name(filename or key.rpartition("/")[2] or "upload")
     else:
-        folder = f"{caller.prefix}{new_ulid()}/"
-        name = name_below(folder, filename or "upload")
-        key = folder + name
+        key, name = new_key(caller, filename)
     more = {name.lower(): value for name, value in names.items() if name not in _NAMES}
     return Wanted(
         bucket=names.get("bucket") or query.get("bucket") or caller.bucket or "media",
@@ -44,6 +42,13 @@ def wanted_by(request: Request, caller: Caller, names: Mapping[str, str]) -> Wan
         if_none_match=request.headers.get("if-none-match"),
         if_unmodified_since=request.headers.get("if-unmodified-since"),
     )
+
+
+def new_key(caller: Caller, filename: str) -> tuple[str, str]:
+    """A key for a file that was given none, in a folder of its own below the caller's prefix; and its name."""
+    folder = f"{caller.prefix}{new_ulid()}/"
+    name = name_below(folder, filename or "upload")
+    return folder + name, name
 
 
 def _key_in(request: Request) -> str | None:

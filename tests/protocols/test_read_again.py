@@ -25,7 +25,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server.kill()
 
 
-def restarted(server: Server, url: str, size: int) -> None:
+def restarted(server: Server, size: int) -> None:
     """All bytes but the last row's are there, as after a crash at the end of one endless PATCH."""
     server.kill()
     (incoming,) = (server.data_dir / "blobs" / "incoming").iterdir()
@@ -65,6 +65,13 @@ def until_completing(client: httpx.Client, url: str) -> None:
     assert seen == "completing"
 
 
+def until_complete(client: httpx.Client, url: str) -> None:
+    deadline = time.monotonic() + 60
+    while state(client, url) != "complete":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def ask_and_go(client: httpx.Client, url: str, size: int) -> None:
     with pytest.raises(httpx.ReadTimeout):
         client.patch(url, headers=TUS | OCTETS | {"Upload-Offset": str(size)}, timeout=0.3)
@@ -73,7 +80,7 @@ def ask_and_go(client: httpx.Client, url: str, size: int) -> None:
 
 def test_the_last_patch_answers_when_it_is_an_asset_and_others_at_once(server: Server) -> None:
     url = begun(server, LARGE)
-    restarted(server, url, LARGE)
+    restarted(server, LARGE)
     with server.client() as client, ThreadPoolExecutor(2) as pool:
         ending = pool.submit(last_patch, server, url, LARGE)
         until_completing(client, url)
@@ -96,7 +103,7 @@ def test_the_last_patch_answers_when_it_is_an_asset_and_others_at_once(server: S
 
 def test_it_can_be_removed_meanwhile(server: Server) -> None:
     url = begun(server, LARGE)
-    restarted(server, url, LARGE)
+    restarted(server, LARGE)
     with server.client() as client, ThreadPoolExecutor(1) as pool:
         ending = pool.submit(last_patch, server, url, LARGE)
         until_completing(client, url)
@@ -111,7 +118,7 @@ def test_it_can_be_removed_meanwhile(server: Server) -> None:
 @pytest.mark.parametrize("crash", [False, True], ids=["who asked has gone", "the server died"])
 def test_it_goes_on_though_nobody_waits(server: Server, crash: bool) -> None:
     url = begun(server, LARGE)
-    restarted(server, url, LARGE)
+    restarted(server, LARGE)
     with server.client() as client:
         ask_and_go(client, url, LARGE)
         if crash:
@@ -119,16 +126,13 @@ def test_it_goes_on_though_nobody_waits(server: Server, crash: bool) -> None:
             assert server.run("sweep").returncode == 0
             assert server.run("fsck").returncode == 0
             server.start()
-        deadline = time.monotonic() + 60
-        while state(client, url) != "complete":
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        until_complete(client, url)
         assert int(client.head("/b/media/large.bin").headers["Content-Length"]) == LARGE
 
 
 def test_a_head_that_finds_all_bytes_there_does_not_wait(server: Server) -> None:
     url = begun(server, LARGE)
-    restarted(server, url, LARGE)
+    restarted(server, LARGE)
     with server.client() as client:
         for _ in range(2):
             assert client.head(url, headers=TUS).status_code == 423
@@ -137,7 +141,7 @@ def test_a_head_that_finds_all_bytes_there_does_not_wait(server: Server) -> None
 
 def test_a_stop_meanwhile_does_not_wait_and_the_next_start_goes_on(server: Server) -> None:
     url = begun(server, LARGE)
-    restarted(server, url, LARGE)
+    restarted(server, LARGE)
     with server.client() as client, ThreadPoolExecutor(1) as pool:
         ending = pool.submit(last_patch, server, url, LARGE)
         until_completing(client, url)
@@ -145,17 +149,14 @@ def test_a_stop_meanwhile_does_not_wait_and_the_next_start_goes_on(server: Serve
         assert ending.result().status_code == 503  # it was not waited for
     server.start()
     with server.client() as client:
-        deadline = time.monotonic() + 60
-        while state(client, url) != "complete":
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        until_complete(client, url)
     assert "Traceback" not in server.logged()
 
 
 def test_another_digest_than_announced_ends_it(server: Server) -> None:
     size = 100 << 20
     url = begun(server, size)
-    restarted(server, url, size)
+    restarted(server, size)
     refused = last_patch(server, url, size, Repr_Digest=digest(b"something else"))
     assert refused.status_code == 422, refused.text
     with server.client() as client:
@@ -184,7 +185,7 @@ def test_what_came_before_an_append_that_did_not_count_is_not_read_again(server:
 
 def test_after_a_crash_a_look_tells_what_is_there(server: Server) -> None:
     url = begun(server, 20 << 20)
-    restarted(server, url, 5 << 20)
+    restarted(server, 5 << 20)
     with server.client() as client:
         looked = client.get(url)
         assert (looked.json()["offset"], looked.json()["state"]) == (5 << 20, "open")
@@ -193,7 +194,7 @@ def test_after_a_crash_a_look_tells_what_is_there(server: Server) -> None:
 
 def test_after_a_loss_a_look_tells_of_it(server: Server) -> None:
     url = begun(server, 20 << 20)
-    restarted(server, url, 999)
+    restarted(server, 999)
     with server.client() as client:
         assert client.get(url).status_code == 410
         assert client.head(url, headers=TUS).status_code == 410
@@ -208,7 +209,7 @@ def test_push_waits_for_it(server: Server, tmp_path: Path) -> None:
     with server.client() as client:
         url = create(client, LARGE, **headers)
         assert patch(client, url, 0, b"\0" * 1000).status_code == 204
-    restarted(server, url, LARGE)
+    restarted(server, LARGE)
     with server.client() as client:
         ask_and_go(client, url, LARGE)
         pushed = server.run(

@@ -9,8 +9,7 @@ from fastapi.responses import JSONResponse
 from mediasvc.catalogue.interface import Gone
 from mediasvc.core.conditions import check_write
 from mediasvc.core.errors import BadKey, BadRequest
-from mediasvc.core.filenames import name_below, safe_name
-from mediasvc.core.ids import new_ulid
+from mediasvc.core.filenames import safe_name
 from mediasvc.core.keys import decode_path, normalise_key
 from mediasvc.ingest import draft
 from mediasvc.ingest.admission import Admission, Wanted
@@ -33,6 +32,7 @@ from mediasvc.web.problems import problems
 from mediasvc.web.resumable import UploadsAt
 from mediasvc.web.schemas import AssetOut
 from mediasvc.web.urls import asset_url
+from mediasvc.web.wanted import new_key
 
 router = APIRouter(tags=["bytes"])
 _RAW_BODY = {
@@ -52,10 +52,10 @@ async def _named(request: Request) -> Wanted:
 
 async def _admit_dropped(request: Request, caller: CallerDep, desk: DeskDep) -> Admission:
     raw: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
-    folder = f"{caller.prefix}{new_ulid()}/"
-    name = name_below(folder, _lenient(raw.removeprefix(b"/u/")) or "upload")
-    key = normalise_key(folder + name)
-    return await admit(request, caller, desk, _wanted(request, "media", key, name, replace=False))
+    key, name = new_key(caller, _lenient(raw.removeprefix(b"/u/")))
+    return await admit(
+        request, caller, desk, _wanted(request, "media", normalise_key(key), name, replace=False)
+    )
 
 
 def _wanted(request: Request, bucket: str, key: str, name: str, *, replace: bool) -> Wanted:
