@@ -1,14 +1,13 @@
 """Puts the rooms together; the only module that knows which adapter stands behind which door."""
 
-import fcntl
 import hashlib
 import importlib
 import os
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from mediasvc.ingest.admission import Doorkeeper
 from mediasvc.ingest.keep import Keeper
 from mediasvc.ingest.receive import Receiver
 from mediasvc.ingest.resume import Resumer
+from mediasvc.installation import find_catalogue, make_data_dir
 from mediasvc.logs import log
 from mediasvc.settings import Settings
 from mediasvc.store.disk import sync_folder
@@ -115,9 +115,9 @@ async def open_records(
     an empty catalogue, in whose eyes every blob of a store that is elsewhere belongs to nobody.
     """
     if found:
-        _find_catalogue(settings)
+        find_catalogue(settings)
     else:
-        _make_data_dir(settings.data_dir)
+        make_data_dir(settings.data_dir)
     runs = FileRuns(settings.beside_catalogue("runs"))
     store, feed = make_store(settings, found=found), Feed()
     catalogue = SqliteCatalogue(settings.catalogue_path, clock=clock, announce=feed.announce)
@@ -136,8 +136,8 @@ async def open_records(
 
 @asynccontextmanager
 async def open_house(settings: Settings, *, clock: Clock = time.time) -> AsyncIterator[House]:
-    """Everything a server needs; closing it leaves nothing running. It and the catalogue must be locked
-    (`server_lock`): one server each."""
+    """Everything a server needs; closing it leaves nothing running. The data directory and the catalogue must be
+    locked (`installation.server_lock`): one server each."""
     async with open_records(settings, clock=clock) as records:
         ways = _ways(records)
         await _first_things(records)
@@ -186,60 +186,6 @@ async def open_house(settings: Settings, *, clock: Clock = time.time) -> AsyncIt
             await sandbox.close()
             if not keeper.live:
                 records.runs.end(run)
-
-
-@contextmanager
-def server_lock(settings: Settings, address: str) -> Iterator[None]:
-    """Hold data directory and catalogue for this process. Raises StartupRefused naming the server that has one."""
-    _make_data_dir(settings.data_dir)
-    locks = {  # mostly one and the same
-        settings.beside_catalogue("server.lock"): (settings.catalogue_path, "MEDIASVC_CATALOGUE_URL"),
-        (settings.data_dir / "server.lock").resolve(): (settings.data_dir, "--data-dir"),
-    }
-    with ExitStack() as held:
-        for lock, (what, setting) in locks.items():
-            held.enter_context(_locked(lock, what, setting, address))
-        yield
-
-
-@contextmanager
-def _locked(path: Path, what: Path, setting: str, address: str) -> Iterator[None]:
-    try:
-        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
-    except OSError as error:
-        raise StartupRefused(f"{path} cannot be written ({error.strerror}): is {setting} right?") from error
-    with file as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read().strip() or "another server"
-            raise StartupRefused(
-                f"{what} is in use by {holder}; stop it or choose another {setting}"
-            ) from None
-        lock.truncate(0)
-        lock.write(f"mediasvc with process id {os.getpid()} at {address}\n")
-        lock.flush()
-        yield
-
-
-def _find_catalogue(settings: Settings) -> None:
-    """Raises StartupRefused."""
-    if not settings.catalogue_path.exists():
-        hint = "MEDIASVC_CATALOGUE_URL" if settings.catalogue_url else "--data-dir"
-        raise StartupRefused(f"there is no catalogue at {settings.catalogue_path}: is {hint} right?")
-
-
-def _make_data_dir(path: Path) -> None:
-    """With all its parents, each of them on disk: what lies in a folder is only as durable as the folder."""
-    try:
-        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-        # Group may pass through: nginx reads blobs by group; what is private in here has modes of its own.
-        path.mkdir(mode=0o750, parents=True, exist_ok=True)
-        for folder in missing or [path]:
-            sync_folder(folder.parent)
-    except OSError as error:
-        raise StartupRefused(f"the data directory {path} cannot be made: {error.strerror}") from error
 
 
 async def _first_things(records: Records) -> None:

@@ -23,8 +23,8 @@ PREFIX = "MEDIASVC_"
 NOT_BUILT: Mapping[str, str] = {
     "MEDIASVC_DISPATCHER": "on",
 }
+CATALOGUE = "catalogue.db"  # in a data directory
 # Read by one command only, but known to all, so that one environment serves them all.
-CATALOGUE = "catalogue.db"  # of a data directory
 OF_COMMANDS = frozenset({"MEDIASVC_SERVER", "MEDIASVC_KEY"})
 # One limit as the library `limits` reads it, which is imported only where there is one.
 _RATE = re.compile(

@@ -17,9 +17,10 @@ import uvicorn
 import uvloop
 
 from mediasvc import logs, settings
-from mediasvc.bootstrap import House, open_house, server_lock
+from mediasvc.bootstrap import House, open_house
 from mediasvc.cli.options import DataDir
 from mediasvc.core.errors import StartupRefused
+from mediasvc.installation import server_lock
 from mediasvc.settings import Settings
 from mediasvc.web.app import make_service
 from mediasvc.web.deps import Desk
