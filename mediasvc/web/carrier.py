@@ -19,6 +19,7 @@ from mediasvc.deliver.receipts import Receipts
 from mediasvc.logs import log
 from mediasvc.store.interface import BlobMissing, BlobStore
 from mediasvc.web.sendfile import EXTENSION, SMALL, FileBroken, read_at_once
+from mediasvc.web.small_blobs import SmallBlobs
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -51,6 +52,7 @@ class Carrier:
         self._catalogue = catalogue
         self._store = store
         self._receipts = receipts
+        self._small_blobs = SmallBlobs()
 
     def carry_out(self, plan: Plan, scope: Message, receive: Receive, send: Send) -> Awaitable[None]:
         """Raises BlobMissing only before anything was sent; what goes wrong later breaks the answer off."""
@@ -129,10 +131,15 @@ class Carrier:
         files = self._store.files
         if files is None or body.size > SMALL:
             return None
+        if (few := self._small_blobs.get(body.blob_id)) is not None:
+            return few
         with files.open(body.blob_id) as file:
             if os.fstat(file.fileno()).st_size != body.size:
                 return None
-            return read_at_once(file.fileno(), 0, body.size)
+            few = read_at_once(file.fileno(), 0, body.size)
+        if few is not None:
+            self._small_blobs.keep(body.blob_id, few)
+        return few
 
     def _delivered(self, plan: Plan, sent: int) -> None:
         """What we sent ourselves has a receipt of its own."""

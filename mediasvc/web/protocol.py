@@ -86,8 +86,7 @@ class ServerProtocol(HttpToolsProtocol):
             peer = self.client[0] if self.client else ""
             answer = self._express.answer(data, peer, self.server_state.default_headers)
             if answer is not None:
-                head, body = answer
-                self.transport.write(head + body if body else head)
+                self.transport.writelines(answer)
                 self._await_next()
                 return
         if self._idle_timer is not None:  # what follows has timers of its own

@@ -183,6 +183,46 @@ def test_a_few_bytes_count_as_a_download(house: House) -> None:
     visit(house, story)
 
 
+def test_bytes_that_were_read_a_moment_ago_are_not_read_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.downloads._ways = Ways("direct", house.store)
+
+    async def story(express: Express) -> None:
+        opened = list[str]()
+        quick = house.store.files.open
+
+        def watched(blob_id: str) -> Any:
+            opened.append(blob_id)
+            return quick(blob_id)
+
+        monkeypatch.setattr(house.store.files, "open", watched)
+        heads = [request(f"/i/grid/{house.ids[name]}.webp", KEY) for name in ("media", "public")]
+        for head in heads * 3:
+            answer = express.answer(head, "192.0.2.1", [])
+            assert answer is not None
+            assert answer[1] == TILE
+        assert sorted(opened) == sorted((house.blobs["media/grid"], house.blobs["public/grid"]))
+
+    visit(house, story)
+
+
+@pytest.mark.parametrize("change", ["closed", "deleted"])
+def test_bytes_in_memory_are_for_nobody_who_may_not_have_them(house: House, change: str) -> None:
+    house.downloads._ways = Ways("direct", house.store)
+
+    async def story(express: Express) -> None:
+        head = request(f"/i/grid/{house.ids['public']}.webp")
+        assert express.answer(head, "192.0.2.1", []) is not None
+        assert express.answer(request(f"/i/grid/{house.ids['media']}.webp", KEY), "192.0.2.1", []) is not None
+        assert express.answer(request(f"/i/grid/{house.ids['media']}.webp"), "192.0.2.1", []) is None
+        async with house.catalogue.transaction() as tx:
+            await (closed if change == "closed" else deleted)(tx, house)
+        assert express.answer(head, "192.0.2.1", []) is None
+
+    visit(house, story)
+
+
 PLAIN = "/b/media/a%20b/%C3%BC.mp4"
 
 
