@@ -2,14 +2,15 @@
 
 import asyncio
 
-from fastapi import APIRouter, Response, status
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 
 from mediasvc import metrics
-from mediasvc.core.errors import MediasvcError
+from mediasvc.core.errors import MediasvcError, Unavailable
 from mediasvc.web.deps import CallerDep, DeskDep, require
+from mediasvc.web.errors import problem, request_id_of
 from mediasvc.web.openapi import OPEN
 from mediasvc.web.problems import problems
 
@@ -21,7 +22,7 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Each part is `ok`, or says what is wrong."""
+    """Each part is `ok`, or says what is wrong: then the answer is a problem that has these members besides."""
 
     store: str
     catalogue: str
@@ -37,18 +38,18 @@ async def healthz() -> Health:
     "/readyz",
     response_model=Readiness,
     summary="Store, catalogue and dispatcher can do their work",
-    responses={503: {"model": Readiness, "description": "Something is away"}},
+    responses=problems(),
     openapi_extra=OPEN,
 )
-async def readyz(desk: DeskDep) -> JSONResponse:
+async def readyz(request: Request, desk: DeskDep) -> Response:
     store, catalogue = await asyncio.gather(
         _state(desk.house.store.check()), _state(desk.house.catalogue.check())
     )
     dispatcher = "ok" if desk.healthy() else "has not turned for a minute"
-    readiness = Readiness(store=store, catalogue=catalogue, dispatcher=dispatcher)
-    ready = {store, catalogue, dispatcher} == {"ok"}
-    code = status.HTTP_200_OK if ready else status.HTTP_503_SERVICE_UNAVAILABLE
-    return JSONResponse(readiness.model_dump(), code, {"Cache-Control": "no-store"})
+    parts = Readiness(store=store, catalogue=catalogue, dispatcher=dispatcher).model_dump()
+    if wrong := [f"{name}: {state}" for name, state in parts.items() if state != "ok"]:
+        return problem(Unavailable("; ".join(wrong)), request_id_of(request.scope), members=parts)
+    return JSONResponse(parts, headers={"Cache-Control": "no-store"})
 
 
 async def _state(check: "asyncio.Future[None] | object") -> str:

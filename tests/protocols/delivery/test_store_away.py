@@ -59,7 +59,13 @@ def test_a_disk_that_is_not_mounted_is_away_and_nothing_on_it_lost(
         blobs.rename(away)
         if empty:
             blobs.mkdir()
-        assert client.get("/readyz").status_code == 503
+        ready = client.get("/readyz")
+        assert (ready.status_code, ready.json()["code"], ready.json()["catalogue"]) == (
+            503,
+            "unavailable",
+            "ok",
+        )
+        assert ready.json()["detail"] == f"store: {ready.json()['store']}"
         for url in ("/b/public/large", "/b/public/small"):
             for asked in ({}, {"Range": "bytes=0-1"}):
                 got = client.get(url, headers=asked)
