@@ -5,12 +5,14 @@ import binascii
 import hashlib
 import hmac
 from collections.abc import Callable, Coroutine
+from functools import lru_cache
 from typing import Any
 
 from mediasvc.catalogue.interface import Catalogue
 from mediasvc.core.access import ADMIN_KEY_ID, ADMIN_SCOPES, ANONYMOUS, Caller
 from mediasvc.web.session import SCHEME, Sessions
 
+_LONGEST = 1024  # bytes: no key of ours is that long, whatever name Basic puts before it
 CallerOf = Callable[[bytes | None], Coroutine[Any, Any, Caller]]
 
 
@@ -30,6 +32,13 @@ def secret_in(authorization: bytes | None) -> bytes | None:
     return None
 
 
+@lru_cache(maxsize=1024)
+def _digest_in(authorization: bytes | None) -> bytes | None:
+    """The sha256 of the key a request carries. Who asked once asks again, and this is all of it that takes time."""
+    secret = secret_in(authorization)
+    return None if secret is None else hashlib.sha256(secret).digest()
+
+
 def caller_resolver(
     catalogue: Catalogue, admin_secret: str | None, sessions: Sessions | None = None
 ) -> CallerOf:
@@ -43,15 +52,16 @@ def caller_resolver(
     admin = Caller(ADMIN_KEY_ID, ADMIN_SCOPES)
 
     async def caller_of(authorization: bytes | None) -> Caller:
-        secret = secret_in(authorization)
-        if secret is None:
+        if authorization is not None and len(authorization) > _LONGEST:
+            return ANONYMOUS
+        digest = _digest_in(authorization)
+        if digest is None:
             if sessions is not None and authorization and authorization.startswith(SCHEME):
                 return await sessions.caller(authorization[len(SCHEME) :])
             return ANONYMOUS
-        digest = hashlib.sha256(secret)
-        if fixed is not None and hmac.compare_digest(fixed, digest.digest()):
+        if fixed is not None and hmac.compare_digest(fixed, digest):
             return admin
-        key = await catalogue.key_by_secret(digest.hexdigest())
+        key = await catalogue.key_by_secret(digest.hex())
         return Caller.bearing(key) if key else ANONYMOUS
 
     return caller_of

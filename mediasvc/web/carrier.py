@@ -108,6 +108,14 @@ class Carrier:
             return ()
         return ((b"x-download-id", self._receipts.expect(plan.delivery).encode()),)
 
+    def is_popular(self, plan: Plan) -> bool:
+        """Whether these are few bytes in a file, asked for so often that they are kept in memory. Ask once for each
+        download."""
+        body = plan.body
+        if not isinstance(body, HandToNginx | SendFile) or body.size > SMALL or self._store.files is None:
+            return False
+        return self._small_blobs.asked_often(body.blob_id)
+
     def at_once(self, ready: Ready) -> tuple[bytes, bytes | bytearray] | None:
         """Header lines and body, where nothing has to be waited for: the blob is nginx's to send, or few bytes that are
         in memory. None: it has to be carried out, and nothing has happened. Raises BlobMissing, StoreUnavailable."""

@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from mediasvc.deliver.plan import Header
 from mediasvc.web.carrier import header_lines
-from mediasvc.web.observe import new_request_id, note, own_headers
+from mediasvc.web.observe import new_request_id, note, own_headers, shown_path
 from mediasvc.web.proxy import TOLD, Proxies
 
 # One head and nothing after it, as everybody writes it: every line "Name: value" with one blank, no other line ends.
@@ -48,6 +48,7 @@ _IRRELEVANT = frozenset(
     )
 )
 _KNOWN = frozenset((_AUTHORIZATION, *TOLD))
+_OWN = header_lines(own_headers("%b"))
 _LONGEST = 2048  # bytes of a head: what is remembered of thousands stays within a few megabytes
 
 
@@ -65,33 +66,44 @@ class Express:
 
     def __init__(self, proxies: Proxies, at_once: AtOnce) -> None:
         self._at_once = at_once
-        # A page's pictures are asked for with the same fields one after another.
+        # A page's pictures are asked for with the same fields one after another, and each by many.
         self._asker = lru_cache(maxsize=1024)(partial(_asker, proxies))
+        self._asked = lru_cache(maxsize=1024)(_asked)
+        self._always: tuple[list[Header], bytes] = [], b""
 
     def answer(self, head: bytes, peer: str, always: list[Header]) -> tuple[bytes, bytes | bytearray] | None:
         """Head and body of the answer to this request, with these headers besides; None: it goes the long way, and
-        nothing has happened. `peer` is the address of whoever is connected."""
+        nothing has happened. `peer` is the address of whoever is connected. A changed `always` is another list."""
         began = time.perf_counter()
         if len(head) > _LONGEST:
             return None
         line, _, fields = head.partition(b"\r\n")
-        if (found := _LINE.fullmatch(line)) is None or (asker := self._asker(fields, peer)) is None:
+        if (asked := self._asked(line)) is None or (asker := self._asker(fields, peer)) is None:
             return None
-        raw_path, query = found.groups()
+        raw_path, query, path, shown = asked
         authorization, address, behind_proxy = asker
         try:
-            decided = self._at_once(raw_path, query or b"", authorization, address, behind_proxy=behind_proxy)
+            decided = self._at_once(raw_path, query, authorization, address, behind_proxy=behind_proxy)
         except Exception:  # whatever it is: the long way meets it again, and tells it
             return None
         if decided is None:
             return None
         told, body = decided
         request_id = new_request_id()
-        lines = STATUS_LINE[200], header_lines(always), told, header_lines(own_headers(request_id))
-        answer = b"%b%b%b%b\r\n" % lines
-        path = unquote(raw_path.decode("ascii"))
-        note(request_id, "GET", path, raw_path, 200, len(body), time.perf_counter() - began, address)
+        if always is not self._always[0]:
+            self._always = always, STATUS_LINE[200] + header_lines(always)
+        answer = b"%b%b%b\r\n" % (self._always[1], told, _OWN % request_id.encode())
+        note(request_id, "GET", path, shown, 200, len(body), time.perf_counter() - began, address)
         return answer, body
+
+
+def _asked(line: bytes) -> tuple[bytes, bytes, str, str] | None:
+    """Of a request line: path as it came, query, path decoded, and as the log shows it. None: it is no plain one."""
+    if (found := _LINE.fullmatch(line)) is None:
+        return None
+    raw_path, query = found.groups()
+    path = unquote(raw_path.decode("ascii"))
+    return raw_path, query or b"", path, shown_path(path, raw_path)
 
 
 def _asker(proxies: Proxies, fields: bytes, peer: str) -> tuple[bytes | None, str, bool] | None:

@@ -1,7 +1,7 @@
 """What can be seen of requests from outside: ids, the access log, metrics."""
 
 import asyncio
-import os
+import random
 import re
 import time
 from collections.abc import Awaitable, Iterator
@@ -87,7 +87,7 @@ class Observed:
                     request_id,
                     scope["method"],
                     scope["path"],
-                    scope.get("raw_path", b""),
+                    shown_path(scope["path"], scope.get("raw_path", b"")),
                     status or _GONE,
                     size,
                     time.perf_counter() - began,
@@ -96,7 +96,7 @@ class Observed:
 
 
 def new_request_id() -> str:
-    return os.urandom(8).hex()
+    return f"{random.getrandbits(64):016x}"  # tells requests apart; nobody has to be unable to guess it
 
 
 def own_headers(request_id: str) -> Headers:
@@ -108,13 +108,13 @@ def note(
     request_id: str,
     method: str,
     path: str,
-    raw_path: bytes,
+    shown: str,
     status: int,
     size: int,
     seconds: float,
     client: str,
 ) -> None:
-    """Count and log one request. `path` is the decoded one, `seconds` how long it took."""
+    """Count and log one request. `path` is the decoded one, `shown` what the log says, `seconds` how long it took."""
     _requests(method, status).inc()
     if not path.startswith(_BYTES):
         metrics.request_seconds.observe(seconds)
@@ -122,7 +122,7 @@ def note(
         log_request(
             request_id=request_id,
             method=method,
-            path=_shown(path, raw_path),
+            path=shown,
             status=status,
             size=size,
             seconds=seconds,
@@ -130,7 +130,7 @@ def note(
         )
 
 
-def _shown(path: str, raw_path: bytes) -> str:
+def shown_path(path: str, raw_path: bytes) -> str:
     """As it was sent, which has no control characters; but for an upload token, which is a secret."""
     if _UPLOADER in path:  # decoded: none hides behind percent codes
         return quote(_without_secret(path), safe="/*")

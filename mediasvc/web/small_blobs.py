@@ -1,34 +1,39 @@
-"""Small blobs that were asked for lately, in memory: opening a file and reading it is a third of what 64 KiB cost."""
+"""Small blobs that everybody asks for, in memory: opening a file and reading it is a third of what 64 KiB cost."""
 
-from collections import OrderedDict
+import time
+from collections.abc import Callable
 
-ROOM = 8 * 1024 * 1024  # bytes: some hundred thumbnails
-_BESIDES = 512  # bytes that one more costs, however small it is
+OFTEN = 8  # times in a second
+ROOM = 8 * 1024 * 1024  # bytes, for one second: some hundred thumbnails
 
 
 class SmallBlobs:
-    """A blob never changes, so what was read of it once stays right; who may have it is decided at each request.
+    """What is asked for often within a second is kept until that second ends: then it is looked for on the disk again,
+    for what is lost there must show. Who may have it is decided at each request; a blob itself never changes."""
 
-    What has not been asked for the longest makes room.
-    """
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._ends = 0.0
+        self._room = ROOM
+        self._asked: dict[str, int] = {}
+        self._kept: dict[str, bytes | bytearray] = {}
 
-    def __init__(self, room: int = ROOM) -> None:
-        self._room = room
-        self._kept: OrderedDict[str, bytes | bytearray] = OrderedDict()
+    def asked_often(self, blob_id: str) -> bool:
+        """Call it once for each time that it is asked for."""
+        now = self._clock()
+        if now >= self._ends:
+            self._ends, self._room = now + 1, ROOM
+            self._asked.clear()
+            self._kept.clear()
+        self._asked[blob_id] = times = self._asked.get(blob_id, 0) + 1
+        return times > OFTEN
 
     def get(self, blob_id: str) -> bytes | bytearray | None:
         """The whole blob, if it is kept."""
-        content = self._kept.get(blob_id)
-        if content is not None:
-            self._kept.move_to_end(blob_id)
-        return content
+        return self._kept.get(blob_id)
 
     def keep(self, blob_id: str, content: bytes | bytearray) -> None:
-        """`content` is the whole blob, and nobody changes it from now on."""
-        if blob_id in self._kept:
-            return
-        self._kept[blob_id] = content
-        self._room -= len(content) + _BESIDES
-        while self._room < 0:
-            _, oldest = self._kept.popitem(last=False)
-            self._room += len(oldest) + _BESIDES
+        """`content` is the whole blob, which was just asked for; nobody changes it from now on."""
+        if self._asked.get(blob_id, 0) > OFTEN and len(content) <= self._room:
+            self._room -= len(content)
+            self._kept[blob_id] = content

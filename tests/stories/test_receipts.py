@@ -126,6 +126,23 @@ def test_an_empty_asset_is_downloaded_too(server: Server) -> None:
     assert wait_until(lambda: downloads(server, asset_id) == (1, 0))
 
 
+@pytest.mark.parametrize("size", [5000, 64 * 1024, 0])
+def test_few_bytes_that_many_ask_for_are_the_same_each_time_and_all_counted(
+    server: Server, size: int
+) -> None:
+    asset_id = put(server, CONTENT[:size])
+    time.sleep(1.1)  # Last-Modified is sent once it lies behind
+    with server.client() as client:
+        answers = [client.get(f"/f/{asset_id}/x") for _ in range(60)]
+    assert {answer.content for answer in answers} == {CONTENT[:size]}
+    for answer in answers:
+        del answer.headers["Date"], answer.headers["X-Request-Id"]
+    assert all(answer.headers == answers[0].headers for answer in answers), answers[0].headers
+    assert wait_until(lambda: downloads(server, asset_id) == (60, 60 * size)), downloads(server, asset_id)
+    if isinstance(server, BehindNginx):
+        assert outcome(server, "counted") < 60, "not all of them were nginx's to send"
+
+
 def test_a_link_with_a_row_is_counted_apart(server: Server) -> None:
     asset_id = put(server)
     with server.client() as client:

@@ -25,6 +25,7 @@ from mediasvc.web.observe import Observed
 from mediasvc.web.protocol import ServerProtocol
 from mediasvc.web.proxy import Proxied, Proxies
 from mediasvc.web.sendfile import EXTENSION
+from mediasvc.web.small_blobs import OFTEN
 from tests.protocols.wire import read_answer
 from tests.web.conftest import Serve
 from tests.web.test_download import CONTENT, TILE, House, _next
@@ -183,10 +184,84 @@ def test_a_few_bytes_count_as_a_download(house: House) -> None:
     visit(house, story)
 
 
-def test_bytes_that_were_read_a_moment_ago_are_not_read_again(
-    house: House, monkeypatch: pytest.MonkeyPatch
+async def until_dated(express: Express, head: bytes, peer: str = "127.0.0.1") -> None:
+    """Until a new version's Last-Modified may be told: what is decided before does not last."""
+    async with asyncio.timeout(5):
+        while True:
+            answer = express.answer(head, peer, [])
+            assert answer is not None
+            if b"last-modified" in answer[0]:
+                return
+            await asyncio.sleep(0.2)
+
+
+def a_new_second(house: House) -> None:
+    """What was asked for until now is not counted any more."""
+    house.downloads._carrier._small_blobs._ends = 0.0
+
+
+async def popular(express: Express, head: bytes, peer: str = "127.0.0.1") -> tuple[bytes, bytes | bytearray]:
+    for _ in range(OFTEN):
+        express.answer(head, peer, [])
+    answer = express.answer(head, peer, [])
+    assert answer is not None
+    return answer
+
+
+@pytest.mark.parametrize("bucket", ["media", "public"])
+def test_few_bytes_that_many_ask_for_pass_through_nginx(house: House, bucket: str) -> None:
+    async def story(express: Express) -> None:
+        key = [KEY] if bucket == "media" else []
+        target = f"/i/grid/{house.ids[bucket]}.webp"
+        head = request(target, *FORWARDED, *key)
+        await until_dated(express, head)
+        a_new_second(house)
+        for _ in range(OFTEN):
+            answer = express.answer(head, "127.0.0.1", [])
+            assert answer is not None
+            assert b"x-accel-redirect" in answer[0]
+            assert answer[1] == b""
+        expected = dict(house.receipts._expected)
+        for _ in range(2):
+            answer = express.answer(head, "127.0.0.1", [])
+            assert answer is not None
+            assert not [
+                name for name, _ in parsed(answer[0])[1] if name.startswith((b"x-accel", b"x-download"))
+            ]
+            asked_directly = await the_long_way(house, request(target, *key))
+            assert (200, alike(parsed(answer[0])[1]), answer[1]) == asked_directly
+            assert answer[1] == TILE
+        assert house.receipts._expected == expected, "nginx has nothing to tell of those"
+        large = request(f"/f/{house.ids[bucket]}/x", *FORWARDED, *key)
+        assert b"x-accel-redirect" in (await popular(express, large))[0]
+        a_new_second(house)
+        answer = express.answer(head, "127.0.0.1", [])
+        assert answer is not None
+        assert b"x-accel-redirect" in answer[0]
+
+    visit(house, story)
+
+
+def test_what_many_ask_for_is_still_nginx_s_where_it_is_slowed_down(house: House) -> None:
+    async def story(express: Express) -> None:
+        async with house.catalogue.transaction() as tx:
+            await saved(tx, "public", download_rate=1000)
+        head = request(f"/i/grid/{house.ids['public']}.webp", *FORWARDED)
+        await until_dated(express, head)
+        a_new_second(house)
+        told = dict(parsed((await popular(express, head))[0])[1])
+        assert told[b"x-accel-limit-rate"] == b"1000"
+        assert told[b"x-limit-key"]
+
+    visit(house, story)
+
+
+@pytest.mark.parametrize("asked", [(), FORWARDED], ids=["directly", "through nginx"])
+def test_what_many_ask_for_is_read_once_in_a_second(
+    house: House, asked: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house.downloads._ways = Ways("direct", house.store)
+    if not asked:
+        house.downloads._ways = Ways("direct", house.store)
 
     async def story(express: Express) -> None:
         opened = list[str]()
@@ -197,28 +272,47 @@ def test_bytes_that_were_read_a_moment_ago_are_not_read_again(
             return quick(blob_id)
 
         monkeypatch.setattr(house.store.files, "open", watched)
-        heads = [request(f"/i/grid/{house.ids[name]}.webp", KEY) for name in ("media", "public")]
-        for head in heads * 3:
-            answer = express.answer(head, "192.0.2.1", [])
-            assert answer is not None
-            assert answer[1] == TILE
-        assert sorted(opened) == sorted((house.blobs["media/grid"], house.blobs["public/grid"]))
+        heads = [request(f"/i/grid/{house.ids[name]}.webp", *asked, KEY) for name in ("media", "public")]
+        for head in heads:
+            await until_dated(express, head)
+        for _ in range(2):
+            a_new_second(house)
+            opened.clear()
+            for head in heads:
+                assert (await popular(express, head))[1] == TILE
+            counts = [opened.count(house.blobs[name]) for name in ("media/grid", "public/grid")]
+            assert counts == [1, 1] if asked else counts == [OFTEN + 1] * 2
+            for head in heads * 3:
+                answer = express.answer(head, "127.0.0.1", [])
+                assert answer is not None
+                assert answer[1] == TILE
+            assert len(opened) == sum(counts)
+        house.path("media/grid").unlink()
+        a_new_second(house)
+        assert express.answer(heads[0], "127.0.0.1", []) is None, "what is lost shows"
 
     visit(house, story)
 
 
 @pytest.mark.parametrize("change", ["closed", "deleted"])
-def test_bytes_in_memory_are_for_nobody_who_may_not_have_them(house: House, change: str) -> None:
-    house.downloads._ways = Ways("direct", house.store)
+@pytest.mark.parametrize("asked", [(), FORWARDED], ids=["directly", "through nginx"])
+def test_bytes_in_memory_are_for_nobody_who_may_not_have_them(
+    house: House, change: str, asked: tuple[str, ...]
+) -> None:
+    house.downloads._ways = Ways("nginx", house.store)
 
     async def story(express: Express) -> None:
-        head = request(f"/i/grid/{house.ids['public']}.webp")
-        assert express.answer(head, "192.0.2.1", []) is not None
-        assert express.answer(request(f"/i/grid/{house.ids['media']}.webp", KEY), "192.0.2.1", []) is not None
-        assert express.answer(request(f"/i/grid/{house.ids['media']}.webp"), "192.0.2.1", []) is None
+        head = request(f"/i/grid/{house.ids['public']}.webp", *asked)
+        private = request(f"/i/grid/{house.ids['media']}.webp", *asked)
+        with_key = request(f"/i/grid/{house.ids['media']}.webp", *asked, KEY)
+        await until_dated(express, head)
+        assert (await popular(express, head))[1] == TILE
+        assert (await popular(express, with_key))[1] == TILE
+        assert express.answer(private, "127.0.0.1", []) is None
         async with house.catalogue.transaction() as tx:
             await (closed if change == "closed" else deleted)(tx, house)
-        assert express.answer(head, "192.0.2.1", []) is None
+        assert express.answer(head, "127.0.0.1", []) is None
+        assert express.answer(head, "127.0.0.1", []) is None
 
     visit(house, story)
 
