@@ -17,6 +17,7 @@ from mediasvc.ingest.admission import Admission
 from mediasvc.ingest.arriving import Arriving
 from mediasvc.ingest.commands import Append, Begin
 from mediasvc.ingest.complete import check_head
+from mediasvc.ingest.join import READ_AT_ONCE
 from mediasvc.ingest.possession import DIRECT, Outcome
 from mediasvc.ingest.resume import Resumer
 from mediasvc.ingest.take_over import Held, Interruptible
@@ -94,24 +95,33 @@ class Direct:
         `told`: numbers and ETags that the client means; None: whatever is there. Raises Conflict while parts are
         missing. ChecksumMismatch, TypeNotAllowed, TooLarge and QuotaExceeded end the upload, and nothing stays.
         """
-        presigned = self._presigned
-        async with self._resumer.taken(caller, upload_id) as held:
-            upload = held.upload
-            if upload.state == "complete":
-                return await self._resumer.look(caller, upload_id)
-            begun = upload.notes.get(DIRECT)
-            if upload.state != "open" or not begun:
-                raise Conflict("no part of this upload was sent to the store")
-            await self._resumer.save(held, held.growing)  # reading all of it may take a while
-            try:
-                there = await presigned.parts(upload.blob_id, begun)
-            except Lost:
-                growing = await self._whole(held)  # an earlier try may have come that far
-            else:
-                await self._too_much(held, there)
-                chosen = _chosen(there, told, upload, presigned)
-                growing = presigned.gathered(upload.blob_id, begun, chosen)
-            return Outcome(*await self._resumer.completer.complete(held.upload, growing, None, None))
+        if (await self._resumer.look(caller, upload_id)).upload.state != "completing":
+            async with self._resumer.taken(caller, upload_id) as held:
+                if held.upload.state != "completing":
+                    outcome = await self._complete(held, told)
+                    if outcome.upload.state != "completing":
+                        return outcome
+        await self._resumer.join(upload_id)  # what is answered is durable
+        return await self._resumer.look(caller, upload_id)
+
+    async def _complete(self, held: Held, told: Sequence[tuple[int, str]] | None) -> Outcome:
+        upload, presigned = held.upload, self._presigned
+        if upload.state == "complete":
+            return await self._resumer.outcome(upload)
+        begun = upload.notes.get(DIRECT)
+        if upload.state != "open" or not begun:
+            raise Conflict("no part of this upload was sent to the store")
+        try:
+            there = await presigned.parts(upload.blob_id, begun)
+        except Lost:
+            growing = await self._whole(held)  # an earlier try may have come that far
+        else:
+            await self._too_much(held, there)
+            growing = presigned.gathered(upload.blob_id, begun, _chosen(there, told, upload, presigned))
+        if growing.size > READ_AT_ONCE:
+            return Outcome(await self._resumer.complete_later(held, growing))
+        await self._resumer.save(held, held.growing)  # it does not expire meanwhile
+        return Outcome(*await self._resumer.completer.complete(held.upload, growing, None, None))
 
     async def put_whole(
         self, caller: Caller, upload_id: str, body: AsyncIterable[bytes | memoryview]

@@ -34,8 +34,8 @@ class Joining(Possession):
         self.stop()
         await asyncio.gather(*self._joins.values(), return_exceptions=True)
 
-    async def _complete_later(self, held: Held, sha256: str | None) -> Upload:
-        """From here on it is `completing`, and goes on whether or not somebody waits for it."""
+    async def complete_later(self, held: Held, growing: Growing, sha256: str | None = None) -> Upload:
+        """From here on it is `completing`, made of `growing`, and goes on whether or not somebody waits for it."""
         wanted = dict(held.upload.wanted)
         if sha256 and wanted.get("sha256") not in (None, sha256):
             why = "two SHA-256 were announced for it"
@@ -44,12 +44,15 @@ class Joining(Possession):
         upload = replace(
             held.upload,
             state="completing",
+            offset=growing.size,
+            length=growing.size,
+            notes=growing.notes,
             wanted=wanted | ({"sha256": sha256} if sha256 else {}),
             expires_at=self._clock() + self._lifetime,
         )
         async with self._catalogue.transaction() as tx:
             await tx.enqueue(NewTask("join", upload.asset_id, {"upload": upload.id}))
-            await tx.save_upload(upload, at_offset=upload.offset, epoch=upload.epoch)
+            await tx.save_upload(upload, at_offset=held.upload.offset, epoch=upload.epoch)
         held.hold(upload, None)
         self._begin_join(upload.id)
         return upload

@@ -146,7 +146,7 @@ class Resumer(Creation):
             await self._store.resumable.finish(held.growing)
             return Outcome(held.upload)
         if held.digests is None and held.growing.size > READ_AT_ONCE:
-            return Outcome(await self._complete_later(held, sha256))
+            return Outcome(await self.complete_later(held, held.growing, sha256))
         try:
             return Outcome(*await self.completer.complete(held.upload, held.growing, held.digests, sha256))
         finally:

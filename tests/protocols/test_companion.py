@@ -94,6 +94,16 @@ def test_a_large_file_goes_in_parts_to_the_store(s3: OverS3) -> None:
     assert (asset["name"], asset["metadata"]) == ("film.mp4", {"license": "CC0", "frames": "7"})
 
 
+def test_a_file_of_many_parts_is_an_asset_with_the_answer(s3: OverS3) -> None:
+    url = companion(s3, prefix="many/")
+    upload = begin(s3, url)
+    parts = [send_part(s3, url, upload, number, bytes(CUT)) for number in range(1, 13)]
+    done = complete(s3, url, upload, parts)
+    assert done.status_code == 200, done.text
+    assert s3.api.head(done.json()["location"]).headers["Content-Length"] == str(12 * CUT)
+    assert complete(s3, url, upload, parts).json() == done.json()
+
+
 def test_a_part_may_be_sent_again_and_an_upload_given_up(s3: OverS3) -> None:
     url = companion(s3, prefix="again/")
     upload = begin(s3, url)

@@ -2,7 +2,10 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import httpx
@@ -195,3 +198,87 @@ def test_a_store_on_disk_has_no_parts(server: Server) -> None:
         assert code(refused) == (404, "not_found")
         assert code(api.post(f"{upload['url']}/complete")) == (404, "not_found")
         assert isinstance(api.put(upload["put"]["url"], content=b"01234"), httpx.Response)
+
+
+# --- large ones are read back in the background
+
+LARGE = 256 * MIB  # of zeros: the same part again and again
+
+
+@cache
+def zeros() -> str:
+    sha256 = hashlib.sha256()
+    for _ in range(LARGE // MIB):
+        sha256.update(bytes(MIB))
+    return sha256.hexdigest()
+
+
+def send_large(s3: OverS3, key: str, **more: Any) -> dict[str, Any]:
+    begun = s3.api.post("/v1/uploads", json={"key": key, "size": LARGE, **more})
+    upload = dict(begun.json())
+    every = ",".join(str(number) for number in range(1, upload["parts"]["count"] + 1))
+    for part in urls(s3, upload, every):
+        assert send(part["url"], bytes(part["size"])).status_code == 200
+    return upload
+
+
+def until(s3: OverS3, upload: dict[str, Any], state: str) -> None:
+    deadline = time.monotonic() + 60
+    while s3.api.get(upload["url"]).json()["state"] != state:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_large_one_is_completing_while_it_is_read_back(s3: OverS3) -> None:
+    upload = send_large(s3, "large.bin", sha256=zeros())
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(s3.api.post, upload["parts"]["complete"])
+        until(s3, upload, "completing")
+        second = pool.submit(s3.api.post, upload["parts"]["complete"])
+        asked = s3.api.head(upload["url"], headers=TUS)
+        assert not first.done(), "it was asked in time"
+        assert (asked.status_code, asked.headers.get("Upload-Offset")) == (423, None)
+        assert code(s3.api.get(upload["asset_url"])) == (404, "upload_incomplete")
+        assert code(s3.api.post(upload["parts"]["url"], params={"numbers": "1"})) == (409, "conflict")
+        answers = [first.result(), second.result()]
+    assert [answer.status_code for answer in answers] == [201, 201]
+    assert answers[0].json()["id"] == answers[1].json()["id"]
+    assert (answers[0].json()["sha256"], answers[0].json()["size"]) == (zeros(), LARGE)
+    assert s3.api.head(upload["asset_url"]).headers["Content-Length"] == str(LARGE)
+    assert s3.unfinished() == []
+
+
+def test_a_large_one_goes_on_after_kill_9_though_nobody_asks(s3: OverS3) -> None:
+    upload = send_large(s3, "large-killed.bin")
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(s3.api.post, upload["parts"]["complete"])
+        until(s3, upload, "completing")
+        s3.server.kill()
+        assert isinstance(asking.exception(), httpx.TransportError)
+    assert s3.server.run("sweep").returncode == 0
+    s3.server.start()
+    until(s3, upload, "complete")
+    done = s3.api.post(upload["parts"]["complete"])
+    assert (done.status_code, done.json()["sha256"]) == (201, zeros())
+
+
+def test_a_large_one_can_be_removed_meanwhile(s3: OverS3) -> None:
+    before = sorted(s3.objects())
+    upload = send_large(s3, "large-removed.bin")
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(s3.api.post, upload["parts"]["complete"])
+        until(s3, upload, "completing")
+        assert s3.api.delete(upload["url"], headers=TUS).status_code == 204
+        assert asking.result().status_code in (404, 409, 410)
+    assert s3.api.get("/b/media/large-removed.bin").status_code == 404
+    assert (sorted(s3.objects()), s3.unfinished()) == (before, [])
+
+
+def test_a_large_lie_leaves_nothing(s3: OverS3) -> None:
+    before = sorted(s3.objects())
+    upload = send_large(s3, "large-lie.bin", sha256="0" * 64)
+    assert code(s3.api.post(upload["parts"]["complete"])) == (422, "checksum_mismatch")
+    assert code(s3.api.post(upload["parts"]["complete"])) == (410, "upload_gone")
+    assert s3.api.get(upload["asset_url"]).status_code == 404
+    assert (sorted(s3.objects()), s3.unfinished()) == (before, [])
+    assert_all_is_swept(s3.server)
