@@ -61,26 +61,30 @@ def log_request(
 ) -> None:
     """One line for one request, within a tenth of a second. As JSON it is put together here, several at once:
     line by line structlog would take as long as the rest of a small download (measured)."""
-    ms = round(seconds * 1000, 2)
     if _for_people():
+        ms = _ms(seconds)
         log.info("request", method=method, path=path, status=status, bytes=size, ms=ms, request_id=request_id)
     elif logging.getLogger().isEnabledFor(logging.INFO):
         if not _pending:
             asyncio.get_running_loop().call_later(0.1, write_pending)
-        _pending.append((request_id, method, path, status, size, ms, client, time.time()))
+        _pending.append((request_id, method, path, status, size, seconds, client, time.time()))
 
 
 def write_pending() -> None:
     """Write the lines that wait; at the end of the process too."""
     lines = [
         f'{{"request_id": "{request_id}", "method": "{method}", "path": {_quoted(path)}, "status": {status}, '
-        f'"bytes": {size}, "ms": {ms}, "client": {_quoted(client)}, "event": "request", "level": "info", '
+        f'"bytes": {size}, "ms": {_ms(seconds)}, "client": {_quoted(client)}, "event": "request", "level": "info", '
         f'"timestamp": "{_second(int(when))}.{int(when % 1 * 1e6):06d}Z"}}\n'
-        for request_id, method, path, status, size, ms, client, when in _pending
+        for request_id, method, path, status, size, seconds, client, when in _pending
     ]
     _pending.clear()
     sys.stderr.write("".join(lines))
     sys.stderr.flush()
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 2)
 
 
 @lru_cache(maxsize=4)  # lines come by the hundred

@@ -1,8 +1,34 @@
 """Every Prometheus metric, once, with its unit in its name."""
 
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 registry = CollectorRegistry(auto_describe=True)
+
+
+class Count(Collector):
+    """A counter on the way of every download: a lock and a look-up less than prometheus_client's own, a microsecond of
+    each (measured). Only the event loop's thread may add to it."""
+
+    def __init__(self, name: str, documentation: str, labels: Sequence[str]) -> None:
+        self._about = name, documentation, labels
+        self._counted: defaultdict[tuple[str | int, ...], int] = defaultdict(int)
+        registry.register(self)
+
+    def inc(self, *labels: str | int, by: int = 1) -> None:
+        self._counted[labels] += by
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        name, documentation, labels = self._about
+        family = CounterMetricFamily(name, documentation, labels=labels)
+        for values, count in self._counted.items():
+            family.add_metric([str(value) for value in values], count)
+        yield family
+
 
 uploads = Counter(
     "mediasvc_uploads",
@@ -20,15 +46,12 @@ upload_seconds = Histogram(
     registry=registry,
     buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 30, 120, 600, 3600),
 )
-downloads = Counter(
+downloads = Count(
     "mediasvc_downloads",
     "Downloads by plan (sendfile, stream, nginx, redirect, none) and status",
     ["plan", "status"],
-    registry=registry,
 )
-download_bytes = Counter(
-    "mediasvc_download_bytes", "Body bytes handed over, by plan", ["plan"], registry=registry
-)
+download_bytes = Count("mediasvc_download_bytes", "Body bytes handed over, by plan", ["plan"])
 downloads_cut = Counter(
     "mediasvc_downloads_cut", "Downloads that ended before their last byte", registry=registry
 )
@@ -47,9 +70,7 @@ receipts = Counter(
 blobs_missing = Counter(
     "mediasvc_blobs_missing", "Downloads whose blob was not in the store", registry=registry
 )
-requests = Counter(
-    "mediasvc_requests", "HTTP requests by method and status", ["method", "status"], registry=registry
-)
+requests = Count("mediasvc_requests", "HTTP requests by method and status", ["method", "status"])
 request_seconds = Histogram(
     "mediasvc_request_seconds",
     "Time to the last byte of the answer, byte routes apart",

@@ -24,7 +24,6 @@ from mediasvc.logs import log
 _COUNTED, _FAILED, _UNKNOWN, _MALFORMED, _LOST = map(
     metrics.receipts.labels, ("counted", "failed", "unknown", "malformed", "lost")
 )
-_NGINX_BYTES = metrics.download_bytes.labels(HandToNginx.name)
 
 MAX_LINE = 1024  # bytes; ours have about 250
 _DELIVERED = (200, 206)  # else nginx said something of its own: the blob is gone, or too many came at once
@@ -101,7 +100,7 @@ class Receipts:
             _FAILED.inc()
         else:
             _COUNTED.inc()
-            _NGINX_BYTES.inc(receipt.sent)
+            metrics.download_bytes.inc(HandToNginx.name, by=receipt.sent)
             self.delivered(delivery, receipt.sent, complete=receipt.complete)
 
     def delivered(self, delivery: Delivery, sent: int, *, complete: bool) -> None:

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import BinaryIO
 from urllib.parse import quote
 
@@ -66,7 +67,7 @@ class Archives:
             self._clock(),
         )
         if plan.span is None:
-            metrics.downloads.labels(Nothing.name, plan.status).inc()
+            metrics.downloads.inc(Nothing.name, plan.status)
             await send({"type": "http.response.start", "status": plan.status, "headers": plan.headers})
             await send({"type": "http.response.body", "body": b""})
             return
@@ -84,8 +85,8 @@ class Archives:
                     self._open(piece).close()
                 except BlobMissing as missing:
                     raise await self._why_missing(plan, missing) from None
-        metrics.downloads.labels(SendFile.name, plan.status).inc()
-        sent = metrics.download_bytes.labels(SendFile.name)
+        metrics.downloads.inc(SendFile.name, plan.status)
+        sent = partial(metrics.download_bytes.inc, SendFile.name)
         try:
             await send({"type": "http.response.start", "status": plan.status, "headers": plan.headers})
             # Headers and small files leave together: one by one they cost a fifth more (measured).
@@ -93,7 +94,7 @@ class Archives:
             async for piece in _together(first, rest):
                 if len(held) >= SMALL:
                     await send({"type": "http.response.body", "body": held, "more_body": True})
-                    sent.inc(len(held))
+                    sent(by=len(held))
                     held = bytearray()
                 if isinstance(piece, bytes):
                     held += piece
@@ -108,10 +109,10 @@ class Archives:
                     await send(
                         {"type": EXTENSION, "file": file, "offset": start, "count": length, "more_body": True}
                     )
-                sent.inc(len(held) + length)
+                sent(by=len(held) + length)
                 held = bytearray()
             await send({"type": "http.response.body", "body": held})
-            sent.inc(len(held))
+            sent(by=len(held))
         except ConnectionResetError:
             pass  # the client has gone; nobody is left to be told
         except (FileBroken, BlobMissing, MediasvcError) as error:
@@ -138,7 +139,7 @@ class Archives:
                 first = await anext(chunks)
             except BlobMissing as missing:
                 raise await self._why_missing(plan, missing) from None
-            metrics.downloads.labels(Stream.name, plan.status).inc()
+            metrics.downloads.inc(Stream.name, plan.status)
             response = StreamingResponse(_counted(first, chunks), status_code=plan.status)
             response.raw_headers = list(plan.headers)
             await response(scope, receive, send)
@@ -181,9 +182,9 @@ async def _together(first: list[bytes | BlobSpan], rest: Pieces) -> Pieces:
 
 
 async def _counted(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    sent = metrics.download_bytes.labels(Stream.name)
+    sent = partial(metrics.download_bytes.inc, Stream.name)
     yield first
-    sent.inc(len(first))
+    sent(by=len(first))
     async for chunk in rest:
         yield chunk
-        sent.inc(len(chunk))
+        sent(by=len(chunk))

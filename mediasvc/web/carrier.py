@@ -3,10 +3,8 @@
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
 from contextlib import aclosing
-from functools import cache
 from typing import Any
 
-from prometheus_client import Counter
 from starlette.responses import StreamingResponse
 
 from mediasvc import metrics
@@ -25,20 +23,21 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-_SENDFILE_BYTES = metrics.download_bytes.labels(SendFile.name)
-_STREAM_BYTES = metrics.download_bytes.labels(Stream.name)
-
 
 @value
 class Ready:
-    """A plan, and its headers as they are sent."""
+    """A plan, and its headers as they are sent. `few`: the blob's id, where it is one of few bytes in a file."""
 
     plan: Plan
     lines: bytes
+    few: str
 
     @classmethod
     def of(cls, plan: Plan) -> "Ready":
-        return cls(plan, header_lines(plan.headers))
+        body, few = plan.body, ""
+        if isinstance(body, HandToNginx | SendFile) and body.size <= SMALL:
+            few = body.blob_id
+        return cls(plan, header_lines(plan.headers), few)
 
 
 def header_lines(headers: Iterable[Header]) -> bytes:
@@ -108,13 +107,9 @@ class Carrier:
             return ()
         return ((b"x-download-id", self._receipts.expect(plan.delivery).encode()),)
 
-    def is_popular(self, plan: Plan) -> bool:
-        """Whether these are few bytes in a file, asked for so often that they are kept in memory. Ask once for each
-        download."""
-        body = plan.body
-        if not isinstance(body, HandToNginx | SendFile) or body.size > SMALL or self._store.files is None:
-            return False
-        return self._small_blobs.asked_often(body.blob_id)
+    def is_popular(self, ready: Ready) -> bool:
+        """Whether so many ask for these few bytes that they are kept in memory. Ask once for each download."""
+        return bool(ready.few) and self._small_blobs.asked_often(ready.few)
 
     def at_once(self, ready: Ready) -> tuple[bytes, bytes | bytearray] | None:
         """Header lines and body, where nothing has to be waited for: the blob is nginx's to send, or few bytes that are
@@ -128,7 +123,7 @@ class Carrier:
                 return lines + header_lines(self._receipt(plan)), b""
             case SendFile() if (few := self._few(plan.body)) is not None:
                 _count(plan)
-                _SENDFILE_BYTES.inc(len(few))
+                metrics.download_bytes.inc(SendFile.name, by=len(few))
                 if plan.delivery is not None:
                     self._receipts.delivered(plan.delivery, len(few), complete=True)
                 return lines, few
@@ -188,7 +183,7 @@ class Carrier:
                 log.error("download cut", blob_id=body.blob_id, reason=str(error))
             finally:
                 sent += span.get("sent", 0)  # of one that broke off
-                _SENDFILE_BYTES.inc(sent)
+                metrics.download_bytes.inc(SendFile.name, by=sent)
                 self._delivered(plan, sent)
 
     async def _stream(self, plan: Plan, body: Stream, scope: Message, receive: Receive, send: Send) -> None:
@@ -212,7 +207,7 @@ class Carrier:
             try:
                 await response(scope, receive, send)
             finally:
-                _STREAM_BYTES.inc(sent)
+                metrics.download_bytes.inc(Stream.name, by=sent)
                 if begun:
                     self._delivered(plan, sent)
 
@@ -236,13 +231,7 @@ class Carrier:
 
 
 def _count(plan: Plan) -> None:
-    _downloads(plan.body.name, plan.status).inc()
-
-
-@cache
-def _downloads(name: str, status: int) -> Counter:
-    """Finding a labelled metric costs more than counting it."""
-    return metrics.downloads.labels(name, status)
+    metrics.downloads.inc(plan.body.name, plan.status)
 
 
 def _damaged(blob_id: str) -> StoreFault:

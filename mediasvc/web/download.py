@@ -142,7 +142,7 @@ class Downloads:
         caller = _now(self._caller_of(authorization))
         ready = self._ready(raw_path, query, caller, address, behind_proxy=behind_proxy)
         # What many ask for passes through nginx in less time than nginx needs to be told of it and to open it.
-        if self._carrier.is_popular(ready.plan) and behind_proxy and ready.plan.lasts:
+        if self._carrier.is_popular(ready) and behind_proxy and ready.plan.lasts:
             ready = self._ready(raw_path, query, caller, address, behind_proxy=False)
         return self._carrier.at_once(ready)
 

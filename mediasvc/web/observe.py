@@ -6,10 +6,8 @@ import re
 import time
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from urllib.parse import quote
 
-from prometheus_client import Counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mediasvc import metrics
@@ -115,7 +113,7 @@ def note(
     client: str,
 ) -> None:
     """Count and log one request. `path` is the decoded one, `shown` what the log says, `seconds` how long it took."""
-    _requests(method, status).inc()
+    metrics.requests.inc(method, status)
     if not path.startswith(_BYTES):
         metrics.request_seconds.observe(seconds)
     if path not in _QUIET:
@@ -139,12 +137,6 @@ def shown_path(path: str, raw_path: bytes) -> str:
 
 def _without_secret(path: str) -> str:
     return re.sub(rf"{_UPLOADER}[^/]*", f"{_UPLOADER}***", path)
-
-
-@cache
-def _requests(method: str, status: int) -> Counter:
-    """Finding a labelled metric costs more than counting it."""
-    return metrics.requests.labels(method, status)
 
 
 def refusals_are_counted(scope: Scope) -> None:
