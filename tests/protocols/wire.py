@@ -1,9 +1,12 @@
 """HTTP by hand: what well-behaved libraries do not do, and how many bytes it takes."""
 
+import fcntl
 import http.client
 import re
 import select
 import socket
+import struct
+import termios
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +17,7 @@ import httpx
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer as it came over the wire, and how many bytes of a body had been sent by then."""
+    """An answer as it came over the wire, and how many bytes of a body had gone over it by then."""
 
     status: int
     headers: httpx.Headers
@@ -92,14 +95,15 @@ def flood(
 ) -> Answer:
     """Upload `size` bytes as fast as they go, until an answer comes (`blind`: until the server hangs up)."""
     framing = {"Transfer-Encoding": "chunked"} if chunked else {"Content-Length": str(size)}
-    sent = 0
+    sent = gone = 0
     with connect(url) as connection:
         connection.sendall(head(method, target, headers | framing))
         connection.setblocking(False)
         body = pieces(size, chunked=chunked, first=first)
         waiting, deadline = memoryview(next(body, b"")), time.monotonic() + 60
         while waiting and time.monotonic() < deadline:
-            readable, writable, _ = select.select([connection], [connection], [], 30)
+            readable, writable, _ = select.select([connection], [connection], [], 0.05)
+            gone = max(gone, sent - _held_back(connection))
             if readable and not blind:
                 break
             if not writable:
@@ -111,4 +115,9 @@ def flood(
             sent += count
             waiting = waiting[count:] or memoryview(next(body, b""))
         connection.settimeout(30)
-        return read_answer(connection, method, sent)
+        return read_answer(connection, method, gone if blind else sent)
+
+
+def _held_back(connection: socket.socket) -> int:
+    """Bytes that the kernel took from us and the other side has not: several megabytes, if they come blindly."""
+    return int(struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))[0])
