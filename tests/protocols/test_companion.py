@@ -102,6 +102,9 @@ def test_a_file_of_many_parts_is_an_asset_with_the_answer(s3: OverS3) -> None:
     assert done.status_code == 200, done.text
     assert s3.api.head(done.json()["location"]).headers["Content-Length"] == str(12 * CUT)
     assert complete(s3, url, upload, parts).json() == done.json()
+    (asset,) = s3.api.get("/v1/assets", params={"bucket": "media", "prefix": "many/"}).json()["assets"]
+    assert s3.api.delete(f"/v1/assets/{asset['id']}").status_code == 204
+    assert code(complete(s3, url, upload, parts)) == (404, "not_found")
 
 
 def test_a_part_may_be_sent_again_and_an_upload_given_up(s3: OverS3) -> None:

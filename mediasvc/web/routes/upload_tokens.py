@@ -125,7 +125,8 @@ async def post_form(
     if outcome is None:
         raise BadBody("the form has no file")
     desk.ring()
-    assert outcome.received is not None
+    if outcome.received is None:
+        raise NotFound("the asset of this upload was removed")
     asset = outcome.received.asset
     count_stored("companion", asset)
     where = named_asset_url(base, upload.asset_id, upload.name)
