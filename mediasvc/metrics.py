@@ -10,13 +10,16 @@ from prometheus_client.registry import Collector
 registry = CollectorRegistry(auto_describe=True)
 
 
-class Count(Collector):
-    """A counter on the way of every download: a lock and a look-up less than prometheus_client's own, a microsecond of
-    each (measured). Only the event loop's thread may add to it."""
+class LoopCounter(Collector):
+    """A counter on the way of every download: 0.1 µs, and not the 0.8 of prometheus_client's own with its lock and its
+    look-up (measured). Only the event loop's thread may add to it. `known`: what is told from the start, with 0."""
 
-    def __init__(self, name: str, documentation: str, labels: Sequence[str]) -> None:
+    def __init__(
+        self, name: str, documentation: str, labels: Sequence[str], known: Sequence[str] = ()
+    ) -> None:
         self._about = name, documentation, labels
         self._counted: defaultdict[tuple[str | int, ...], int] = defaultdict(int)
+        self._counted.update({(label,): 0 for label in known})
         registry.register(self)
 
     def inc(self, *labels: str | int, by: int = 1) -> None:
@@ -46,12 +49,17 @@ upload_seconds = Histogram(
     registry=registry,
     buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 30, 120, 600, 3600),
 )
-downloads = Count(
+downloads = LoopCounter(
     "mediasvc_downloads",
     "Downloads by plan (sendfile, stream, nginx, redirect, none) and status",
     ["plan", "status"],
 )
-download_bytes = Count("mediasvc_download_bytes", "Body bytes handed over, by plan", ["plan"])
+download_bytes = LoopCounter(
+    "mediasvc_download_bytes",
+    "Body bytes handed over, by plan",
+    ["plan"],
+    known=("sendfile", "stream", "nginx"),
+)
 downloads_cut = Counter(
     "mediasvc_downloads_cut", "Downloads that ended before their last byte", registry=registry
 )
@@ -70,7 +78,7 @@ receipts = Counter(
 blobs_missing = Counter(
     "mediasvc_blobs_missing", "Downloads whose blob was not in the store", registry=registry
 )
-requests = Count("mediasvc_requests", "HTTP requests by method and status", ["method", "status"])
+requests = LoopCounter("mediasvc_requests", "HTTP requests by method and status", ["method", "status"])
 request_seconds = Histogram(
     "mediasvc_request_seconds",
     "Time to the last byte of the answer, byte routes apart",

@@ -22,6 +22,7 @@ from mediasvc.core.span import Span
 from mediasvc.core.upload import KEPT_AFTER_END, Upload
 from mediasvc.ingest.admission import Admission, Limit, Wanted, check_type
 from mediasvc.ingest.receive import Received, Receiver
+from mediasvc.logs import log
 from mediasvc.store.interface import BlobMissing, BlobStore, Digests, Growing, Lost
 from mediasvc.store.slabs import in_turn, slabs
 
@@ -86,6 +87,7 @@ class Completer:
         now = await self._catalogue.upload(upload.id)
         if now is None or now.epoch != upload.epoch or now.state not in ("open", "completing"):
             return  # somebody else's by now, or an asset's
+        log.warning("upload_failed", upload_id=upload.id, reason=why)
         await self._store.discard(upload.blob_id)
         async with self._catalogue.transaction() as tx:
             await tx.end_upload(

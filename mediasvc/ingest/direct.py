@@ -57,6 +57,7 @@ class Direct:
         QuotaExceeded where what was sent is too much already, NotFound where the store has no such URLs.
         """
         presigned = self._presigned
+        await self._look(caller, upload_id)
         async with self._resumer.taken(caller, upload_id) as held:
             begun = await self._begun(held, presigned)
             upload = held.upload
@@ -81,7 +82,7 @@ class Direct:
 
     async def parts(self, caller: Caller, upload_id: str) -> Mapping[int, SentPart]:
         """What is in the store so far, by number; disturbs nobody."""
-        upload = (await self._resumer.look(caller, upload_id)).upload
+        upload = await self._look(caller, upload_id)
         begun = upload.notes.get(DIRECT, "")
         if upload.state != "open" or not begun:
             return {}
@@ -93,23 +94,27 @@ class Direct:
         """Make what was sent an asset, or say what is missing. May be repeated: then the answer is the same.
 
         `told`: numbers and ETags that the client means; None: whatever is there. Raises Conflict while parts are
-        missing. ChecksumMismatch, TypeNotAllowed, TooLarge and QuotaExceeded end the upload, and nothing stays.
+        missing, NotFound where the asset was removed since. ChecksumMismatch, TypeNotAllowed, TooLarge and
+        QuotaExceeded end the upload, and nothing stays.
         """
-        if (await self._resumer.look(caller, upload_id)).upload.state != "completing":
+        presigned = self._presigned
+        outcome = await self._resumer.look(caller, upload_id)
+        if outcome.upload.state == "open":
             async with self._resumer.taken(caller, upload_id) as held:
-                if held.upload.state != "completing":
-                    outcome = await self._complete(held, told)
-                    if outcome.upload.state != "completing":
-                        return outcome
-        await self._resumer.join(upload_id)  # what is answered is durable
-        return await self._resumer.look(caller, upload_id)
+                outcome = await self._complete(held, presigned, told)
+        if outcome.upload.state == "completing":
+            await self._resumer.join(upload_id)  # what is answered is durable
+            outcome = await self._resumer.look(caller, upload_id)
+        return _with_asset(outcome)
 
-    async def _complete(self, held: Held, told: Sequence[tuple[int, str]] | None) -> Outcome:
-        upload, presigned = held.upload, self._presigned
-        if upload.state == "complete":
+    async def _complete(
+        self, held: Held, presigned: Presigned, told: Sequence[tuple[int, str]] | None
+    ) -> Outcome:
+        upload = held.upload
+        if upload.state != "open":
             return await self._resumer.outcome(upload)
         begun = upload.notes.get(DIRECT)
-        if upload.state != "open" or not begun:
+        if not begun:
             raise Conflict("no part of this upload was sent to the store")
         try:
             there = await presigned.parts(upload.blob_id, begun)
@@ -127,11 +132,12 @@ class Direct:
         self, caller: Caller, upload_id: str, body: AsyncIterable[bytes | memoryview]
     ) -> Outcome:
         """The whole upload in one body. One that breaks leaves nothing and may be sent again; where it is complete
-        already, the answer is the same again, and the body is not read."""
+        already, the answer is the same again, and the body is not read. Raises NotFound where the asset was removed."""
+        await self._look(caller, upload_id)
         async with self._resumer.taken(caller, upload_id) as held:
             upload = held.upload
             if upload.state == "complete":
-                return await self._resumer.look(caller, upload_id)
+                return _with_asset(await self._resumer.outcome(upload))
             if upload.state != "open" or upload.notes.get(DIRECT) != "":
                 raise Conflict("the bytes of this upload come in another way")
             bucket = await self._catalogue.bucket(upload.bucket)
@@ -161,6 +167,13 @@ class Direct:
         if presigned is None:
             raise NotFound("this store takes no parts from clients: use tus, or send all of it at once")
         return presigned
+
+    async def _look(self, caller: Caller, upload_id: str) -> Upload:
+        """Raises Conflict of one that is completing: for whoever has the turn has it for long."""
+        upload = (await self._resumer.look(caller, upload_id)).upload
+        if upload.state == "completing":
+            raise Conflict("the parts are being put together: ask for the upload's state")
+        return upload
 
     async def _begun(self, held: Held, presigned: Presigned) -> str:
         """What the store calls the parts of this upload, begun now where none were."""
@@ -205,6 +218,12 @@ class Direct:
             await self._end(held, gone)
             raise gone
         return Growing(upload.blob_id, size)
+
+
+def _with_asset(outcome: Outcome) -> Outcome:
+    if outcome.received is None:
+        raise NotFound("the asset of this upload was removed")
+    return outcome
 
 
 def part_span(length: int | None, presigned: Presigned, number: int) -> tuple[int, int] | None:

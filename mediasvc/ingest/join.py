@@ -1,5 +1,5 @@
-"""Uploads whose bytes are all here, and have to be read once more before they are an asset: the finals of tus, and
-those whose digests nobody knows any more, after a restart.
+"""Uploads whose bytes are all here, and have to be read once more before they are an asset: the finals of tus, large
+ones that came in parts, past us, and those whose digests nobody knows any more, after a restart.
 
 While that goes on the upload is `completing`. Whoever asks for it waits for the same work, or is told at once that it
 has no offset; removing it stops the work, and after a crash the task in the outbox begins it anew.
@@ -67,7 +67,7 @@ class Joining(Possession):
     def _joined(self, upload_id: str, join: "asyncio.Task[str]") -> None:
         del self._joins[upload_id]
         if not join.cancelled():
-            join.exception()  # looked at: whoever waits for it hears of it, and else the task in the outbox does
+            join.exception()  # looked at: whoever waits for it hears of it, and the log does
 
     async def _join(self, upload_id: str) -> str:
         async with self._holdings.taken(upload_id) as held:

@@ -62,6 +62,8 @@ class Resumer(Creation):
             return self._in_between(upload)
         async with self.taken(caller, upload_id) as held:
             upload = held.upload
+            if upload.state == "completing":  # by whoever had the turn
+                return self._in_between(upload)
             grows = upload.state == "open" and not upload.final and DIRECT not in upload.notes
             if length_ends and grows and upload.received:
                 # Who brought the last byte died before the end. A client that hears offset = length goes its way.

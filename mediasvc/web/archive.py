@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from functools import partial
 from typing import BinaryIO
 from urllib.parse import quote
 
@@ -86,7 +85,6 @@ class Archives:
                 except BlobMissing as missing:
                     raise await self._why_missing(plan, missing) from None
         metrics.downloads.inc(SendFile.name, plan.status)
-        sent = partial(metrics.download_bytes.inc, SendFile.name)
         try:
             await send({"type": "http.response.start", "status": plan.status, "headers": plan.headers})
             # Headers and small files leave together: one by one they cost a fifth more (measured).
@@ -94,7 +92,7 @@ class Archives:
             async for piece in _together(first, rest):
                 if len(held) >= SMALL:
                     await send({"type": "http.response.body", "body": held, "more_body": True})
-                    sent(by=len(held))
+                    metrics.download_bytes.inc(SendFile.name, by=len(held))
                     held = bytearray()
                 if isinstance(piece, bytes):
                     held += piece
@@ -109,10 +107,10 @@ class Archives:
                     await send(
                         {"type": EXTENSION, "file": file, "offset": start, "count": length, "more_body": True}
                     )
-                sent(by=len(held) + length)
+                metrics.download_bytes.inc(SendFile.name, by=len(held) + length)
                 held = bytearray()
             await send({"type": "http.response.body", "body": held})
-            sent(by=len(held))
+            metrics.download_bytes.inc(SendFile.name, by=len(held))
         except ConnectionResetError:
             pass  # the client has gone; nobody is left to be told
         except (FileBroken, BlobMissing, MediasvcError) as error:
@@ -182,9 +180,8 @@ async def _together(first: list[bytes | BlobSpan], rest: Pieces) -> Pieces:
 
 
 async def _counted(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    sent = partial(metrics.download_bytes.inc, Stream.name)
     yield first
-    sent(by=len(first))
+    metrics.download_bytes.inc(Stream.name, by=len(first))
     async for chunk in rest:
         yield chunk
-        sent(by=len(chunk))
+        metrics.download_bytes.inc(Stream.name, by=len(chunk))

@@ -12,7 +12,7 @@ from mediasvc.catalogue.interface import Catalogue
 from mediasvc.core.access import ADMIN_KEY_ID, ADMIN_SCOPES, ANONYMOUS, Caller
 from mediasvc.web.session import SCHEME, Sessions
 
-_LONGEST = 1024  # bytes: no key of ours is that long, whatever name Basic puts before it
+_LONGEST = 1024  # bytes of what is remembered; no key that we made is that long
 CallerOf = Callable[[bytes | None], Coroutine[Any, Any, Caller]]
 
 
@@ -32,11 +32,13 @@ def secret_in(authorization: bytes | None) -> bytes | None:
     return None
 
 
-@lru_cache(maxsize=1024)
-def _digest_in(authorization: bytes | None) -> bytes | None:
-    """The sha256 of the key a request carries. Who asked once asks again, and this is all of it that takes time."""
+def _digest_in(authorization: bytes) -> bytes | None:
+    """The sha256 of the key a request carries."""
     secret = secret_in(authorization)
     return None if secret is None else hashlib.sha256(secret).digest()
+
+
+_remembered_digest = lru_cache(maxsize=1024)(_digest_in)  # who asked once asks again
 
 
 def caller_resolver(
@@ -52,12 +54,13 @@ def caller_resolver(
     admin = Caller(ADMIN_KEY_ID, ADMIN_SCOPES)
 
     async def caller_of(authorization: bytes | None) -> Caller:
-        if authorization is not None and len(authorization) > _LONGEST:
+        if authorization is None:
             return ANONYMOUS
-        digest = _digest_in(authorization)
+        if authorization.startswith(SCHEME):
+            return await sessions.caller(authorization[len(SCHEME) :]) if sessions is not None else ANONYMOUS
+        usual = len(authorization) <= _LONGEST
+        digest = _remembered_digest(authorization) if usual else _digest_in(authorization)
         if digest is None:
-            if sessions is not None and authorization and authorization.startswith(SCHEME):
-                return await sessions.caller(authorization[len(SCHEME) :])
             return ANONYMOUS
         if fixed is not None and hmac.compare_digest(fixed, digest):
             return admin

@@ -26,18 +26,18 @@ Send = Callable[[Message], Awaitable[None]]
 
 @value
 class Ready:
-    """A plan, and its headers as they are sent. `few`: the blob's id, where it is one of few bytes in a file."""
+    """A plan, and its headers as they are sent. `small_blob`: the id of a blob of few bytes, "" for others."""
 
     plan: Plan
     lines: bytes
-    few: str
+    small_blob: str
 
     @classmethod
     def of(cls, plan: Plan) -> "Ready":
-        body, few = plan.body, ""
+        body, small_blob = plan.body, ""
         if isinstance(body, HandToNginx | SendFile) and body.size <= SMALL:
-            few = body.blob_id
-        return cls(plan, header_lines(plan.headers), few)
+            small_blob = body.blob_id
+        return cls(plan, header_lines(plan.headers), small_blob)
 
 
 def header_lines(headers: Iterable[Header]) -> bytes:
@@ -107,9 +107,9 @@ class Carrier:
             return ()
         return ((b"x-download-id", self._receipts.expect(plan.delivery).encode()),)
 
-    def is_popular(self, ready: Ready) -> bool:
-        """Whether so many ask for these few bytes that they are kept in memory. Ask once for each download."""
-        return bool(ready.few) and self._small_blobs.asked_often(ready.few)
+    def ask(self, ready: Ready) -> bool:
+        """Note that it is asked for; whether these are few bytes that so many ask for that they are kept in memory."""
+        return bool(ready.small_blob) and self._small_blobs.ask(ready.small_blob)
 
     def at_once(self, ready: Ready) -> tuple[bytes, bytes | bytearray] | None:
         """Header lines and body, where nothing has to be waited for: the blob is nginx's to send, or few bytes that are

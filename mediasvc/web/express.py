@@ -48,8 +48,8 @@ _IRRELEVANT = frozenset(
     )
 )
 _KNOWN = frozenset((_AUTHORIZATION, *TOLD))
-_OWN = header_lines(own_headers("%b"))
-_LONGEST = 2048  # bytes of a head: what is remembered of thousands stays within a few megabytes
+_OWN = header_lines(own_headers("%b"))  # to be filled in with the id of each request
+_LONGEST = 2048  # bytes of a head: what is remembered of thousands stays within ten megabytes
 
 
 class AtOnce(Protocol):

@@ -94,7 +94,7 @@ class Observed:
 
 
 def new_request_id() -> str:
-    return f"{random.getrandbits(64):016x}"  # tells requests apart; nobody has to be unable to guess it
+    return f"{random.getrandbits(64):016x}"  # tells requests apart, and may be guessed
 
 
 def own_headers(request_id: str) -> Headers:

@@ -8,8 +8,8 @@ ROOM = 8 * 1024 * 1024  # bytes, for one second: some hundred thumbnails
 
 
 class SmallBlobs:
-    """What is asked for often within a second is kept until that second ends: then it is looked for on the disk again,
-    for what is lost there must show. Who may have it is decided at each request; a blob itself never changes."""
+    """What is asked for often within a second is kept for the rest of it: then it is looked for on the disk again, for
+    what is lost there must show. Who may have it is decided at each request; a blob itself never changes."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -18,8 +18,8 @@ class SmallBlobs:
         self._asked: dict[str, int] = {}
         self._kept: dict[str, bytes | bytearray] = {}
 
-    def asked_often(self, blob_id: str) -> bool:
-        """Call it once for each time that it is asked for."""
+    def ask(self, blob_id: str) -> bool:
+        """Note that it is asked for once more; whether that is often."""
         now = self._clock()
         if now >= self._ends:
             self._ends, self._room = now + 1, ROOM

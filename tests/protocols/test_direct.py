@@ -69,6 +69,8 @@ def test_parts_sent_to_the_store_become_an_asset(s3: OverS3) -> None:
     # Nobody can change what was looked at.
     assert send(parts[2]["url"], bytes(parts[2]["size"])).status_code == 404
     assert s3.api.get(upload["asset_url"]).content == BODY
+    assert s3.api.delete(f"/v1/assets/{done.json()['id']}").status_code == 204
+    assert code(s3.api.post(upload["parts"]["complete"])) == (404, "not_found")
 
 
 def test_a_part_has_the_size_that_was_told_and_no_other(s3: OverS3) -> None:
@@ -239,13 +241,32 @@ def test_a_large_one_is_completing_while_it_is_read_back(s3: OverS3) -> None:
         assert not first.done(), "it was asked in time"
         assert (asked.status_code, asked.headers.get("Upload-Offset")) == (423, None)
         assert code(s3.api.get(upload["asset_url"])) == (404, "upload_incomplete")
-        assert code(s3.api.post(upload["parts"]["url"], params={"numbers": "1"})) == (409, "conflict")
+        for ask in (s3.api.get, s3.api.post):
+            assert code(ask(upload["parts"]["url"], params={"numbers": "1"})) == (409, "conflict")
+        assert not first.done(), "nobody waited"
         answers = [first.result(), second.result()]
     assert [answer.status_code for answer in answers] == [201, 201]
     assert answers[0].json()["id"] == answers[1].json()["id"]
     assert (answers[0].json()["sha256"], answers[0].json()["size"]) == (zeros(), LARGE)
     assert s3.api.head(upload["asset_url"]).headers["Content-Length"] == str(LARGE)
     assert s3.unfinished() == []
+
+
+def test_whoever_waits_for_a_large_one_to_begin_its_end_hears_of_it(s3: OverS3) -> None:
+    upload = send_large(s3, "large-asked.bin")
+    with ThreadPoolExecutor(5) as pool:
+        ending = pool.submit(s3.api.post, upload["parts"]["complete"])
+
+        def ask() -> set[tuple[int, str | None]]:
+            told = set()
+            while not ending.done():
+                answer = s3.api.head(upload["url"], headers=TUS)
+                told.add((answer.status_code, answer.headers.get("Upload-Offset")))
+            return told
+
+        for asking in [pool.submit(ask) for _ in range(4)]:
+            assert asking.result() <= {(200, "0"), (423, None), (200, str(LARGE))}
+        assert ending.result().status_code == 201
 
 
 def test_a_large_one_goes_on_after_kill_9_though_nobody_asks(s3: OverS3) -> None:

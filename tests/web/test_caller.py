@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mediasvc.core.access import ANONYMOUS, Caller, Key
+from mediasvc.core.access import ADMIN_KEY_ID, ANONYMOUS, Caller, Key
 from mediasvc.web.caller import caller_resolver, secret_in
 
 SECRET = "msk_" + "s" * 40
@@ -51,6 +51,13 @@ def resolved(header: bytes | None, *, admin: str | None = None) -> Caller:
 
     catalogue = SimpleNamespace(key_by_secret=key_by_secret)
     return asyncio.run(caller_resolver(catalogue, admin)(header))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("length", [1, 1000, 1024, 5000])
+def test_a_key_may_be_as_long_as_the_settings_have_it(length: int) -> None:
+    for header in (b"Bearer " + b"k" * length, basic(f"{'n' * length}:{'k' * length}")):
+        assert resolved(header, admin="k" * length).key_id == ADMIN_KEY_ID
+        assert resolved(header[:-1] + b"x", admin="k" * length) is ANONYMOUS
 
 
 def test_a_known_key_is_its_bearer() -> None:

@@ -242,6 +242,19 @@ def test_few_bytes_that_many_ask_for_pass_through_nginx(house: House, bucket: st
     visit(house, story)
 
 
+def test_what_many_ask_for_and_is_not_in_memory_is_nginx_s(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mediasvc.web.carrier.read_at_once", lambda *_: None)
+
+    async def story(express: Express) -> None:
+        head = request(f"/i/grid/{house.ids['public']}.webp", *FORWARDED)
+        await until_dated(express, head)
+        assert b"x-accel-redirect" in (await popular(express, head))[0]
+
+    visit(house, story)
+
+
 def test_what_many_ask_for_is_still_nginx_s_where_it_is_slowed_down(house: House) -> None:
     async def story(express: Express) -> None:
         async with house.catalogue.transaction() as tx:

@@ -19,7 +19,7 @@ def clock() -> Clock:
 
 
 def ask(kept: SmallBlobs, blob_id: str, times: int = OFTEN + 1) -> bool:
-    return [kept.asked_often(blob_id) for _ in range(times)][-1]
+    return [kept.ask(blob_id) for _ in range(times)][-1]
 
 
 def test_only_what_is_asked_for_often_is_kept(clock: Clock) -> None:

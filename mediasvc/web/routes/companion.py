@@ -131,8 +131,7 @@ async def complete(upload_id: str, sent: _Parts, uploads: UploadsDep, desk: Desk
     told = [(part.number, part.etag) for part in sent.parts]
     outcome = await uploads.direct.complete(uploads.caller, upload_id, told)
     desk.ring()
-    if outcome.received is None:
-        raise NotFound("the asset of this upload was removed")
+    assert outcome.received is not None
     asset = outcome.received.asset
     count_stored("companion", asset)
     where = asset_url(uploads.base, asset)

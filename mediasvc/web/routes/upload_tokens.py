@@ -125,8 +125,7 @@ async def post_form(
     if outcome is None:
         raise BadBody("the form has no file")
     desk.ring()
-    if outcome.received is None:
-        raise NotFound("the asset of this upload was removed")
+    assert outcome.received is not None
     asset = outcome.received.asset
     count_stored("companion", asset)
     where = named_asset_url(base, upload.asset_id, upload.name)
