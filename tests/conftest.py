@@ -5,12 +5,17 @@ import secrets
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.ceph import Ceph, refuse_without_ceph
 from tests.modes import MODES
 from tests.servers import Server, running
+
+# How long an example takes is the machine's affair.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 _CEPH = pytest.StashKey[Ceph]()
 

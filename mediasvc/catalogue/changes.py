@@ -103,7 +103,8 @@ class Transaction(Protocol):
         it. Raises Gone."""
 
     async def count_downloads(self, assets: Mapping[str, Tally], links: Mapping[str, Tally]) -> int:
-        """Add to the counters of assets and links, by id; gives how many of them are not there any more."""
+        """Add to the counters of assets and links, by id; what was `returned` a link may be used once more. Gives how
+        many of them are not there any more."""
 
     async def add_archive(self, archive: Archive) -> None:
         """Begin to make one. It ends by itself with the first of its assets that is deleted or replaced, and

@@ -50,7 +50,7 @@ class LinkWrites(ArchiveWrites):
         for counting, tallies in ((statements.COUNT_ASSET, assets), (statements.COUNT_LINK, links)):
             # In order of id: two who count the same rows never wait for each other in a circle.
             values = [
-                {"counted": name, "count": tally.count, "sent": tally.bytes}
+                {"counted": name, "count": tally.count, "sent": tally.bytes, "returned": tally.returned}
                 for name, tally in sorted(tallies.items())
             ]
             if values:

@@ -140,15 +140,17 @@ USAGE = sa.select(
 ).where(bucket.c.name == sa.bindparam("name"))
 
 
-def _counting(counted: sa.Table) -> sa.Update:
+def _counting(counted: sa.Table, **more: sa.ColumnElement[int]) -> sa.Update:
     return (
         sa.update(counted)
         .where(counted.c.id == sa.bindparam("counted"))
         .values(
             downloads=counted.c.downloads + sa.bindparam("count"),
             downloaded_bytes=counted.c.downloaded_bytes + sa.bindparam("sent"),
+            **more,
         )
     )
 
 
-COUNT_ASSET, COUNT_LINK = _counting(asset), _counting(link)
+COUNT_ASSET = _counting(asset)
+COUNT_LINK = _counting(link, begun=link.c.begun - sa.bindparam("returned"))

@@ -98,6 +98,8 @@ class Receipts:
             _UNKNOWN.inc()
         elif receipt.status not in _DELIVERED:
             _FAILED.inc()
+            if delivery.link_id and delivery.from_start:
+                self._add(self._links, delivery.link_id, Tally(returned=1))
         else:
             _COUNTED.inc()
             metrics.download_bytes.inc(HandToNginx.name, by=receipt.sent)
@@ -114,7 +116,7 @@ class Receipts:
             self._add(self._links, delivery.link_id, tally)
 
     def _add(self, waiting: dict[str, Tally], counted: str, tally: Tally) -> None:
-        if not tally.count and not tally.bytes:
+        if tally == Tally():
             return
         if counted not in waiting:
             if len(waiting) >= _MOST_WAITING:

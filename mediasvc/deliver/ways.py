@@ -31,6 +31,7 @@ _FOR_NGINX: Mapping[bytes, bytes] = {
     b"content-security-policy": b"x-csp",
     b"cross-origin-resource-policy": b"x-corp",
     b"repr-digest": b"x-repr-digest",
+    b"content-disposition": b"x-content-disposition",
 }
 # Spellings that everybody reads alike: nginx answers others with 416, and takes no tabs or empty members.
 _PLAIN_RANGES = re.compile(

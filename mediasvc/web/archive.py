@@ -115,7 +115,8 @@ class Archives:
             pass  # the client has gone; nobody is left to be told
         except (FileBroken, BlobMissing, MediasvcError) as error:
             # Returning without the last byte cuts the connection: the client sees that something is missing.
-            log.error("archive cut", archive_id=plan.archive.id, reason=str(error))
+            why = await self._why_missing(plan, error) if isinstance(error, BlobMissing) else error
+            log.error("archive cut", archive_id=plan.archive.id, reason=str(why))
 
     def _open(self, piece: BlobSpan) -> BinaryIO:
         """Raises BlobMissing, StoreFault."""
@@ -159,9 +160,10 @@ class Archives:
             if held:
                 yield held
         except (BlobMissing, ArchiveEnded) as error:
-            if begun:
-                raise StoreFault(f"archive {plan.archive.id} cut: {error}") from None
-            raise
+            if not begun:
+                raise
+            why = await self._why_missing(plan, error) if isinstance(error, BlobMissing) else error
+            raise StoreFault(f"archive {plan.archive.id} cut: {why}") from None
 
     async def _why_missing(self, plan: ArchivePlan, missing: BlobMissing) -> MediasvcError:
         """Deleted with its asset since the archive was looked up, or lost."""

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from mediasvc import metrics
 from mediasvc.catalogue.interface import Catalogue
 from mediasvc.core.access import Caller
-from mediasvc.core.errors import NotFound
+from mediasvc.core.errors import Forbidden, NotFound
 from mediasvc.core.signing import Signer
 from mediasvc.deliver.download import ById, ByKey, OfPreset, Target, plan_download
 from mediasvc.deliver.plan import HandToNginx, Header, Plan
@@ -95,6 +95,10 @@ class Downloads:
             if missed and isinstance(plan.body, HandToNginx) and plan.body.blob_id.encode() == missed:
                 raise _missing(BlobMissing(plan.body.blob_id))
             await self._carrier.carry_out(plan, scope, receive, send)
+        except Forbidden:
+            if missed and behind_proxy:  # by the very download that has come to nothing the link was used up
+                raise _missing(BlobMissing(missed.decode("latin-1"))) from None
+            raise
         except BlobMissing:
             # Replaced and purged since we looked: then there is a next version. Else the bytes are lost.
             plan = await self._plan(target, scope, caller, way)

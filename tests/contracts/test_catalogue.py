@@ -602,7 +602,10 @@ async def test_odd_keys_list_in_order_of_their_bytes(
 _texts = st.text("a/b%_\U0010ffff😀\ud7ff", max_size=6)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     keys=st.sets(_texts.filter(bool), max_size=40),
     prefix=_texts.map(lambda text: text[:2]),

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from mediasvc.catalogue.interface import AssetQuery, Catalogue
+from mediasvc.catalogue.interface import AssetQuery, Catalogue, Gone
 from mediasvc.core.asset import Asset, Blob
 from mediasvc.core.ids import new_blob_id, new_link_id
 from mediasvc.core.link import Link
@@ -55,6 +55,28 @@ async def test_a_link_has_counters_of_its_own(catalogue: Catalogue, add_asset: A
     assert link is not None
     assert (link.downloads, link.downloaded_bytes, link.begun) == (1, 10, 0)
     assert await counters(catalogue, asset) == (3, 30)
+
+
+async def test_a_download_that_came_to_nothing_is_given_back_to_its_link(
+    catalogue: Catalogue, add_asset: AddAsset
+) -> None:
+    asset = await add_asset()
+    link_id, other_id = await a_link(catalogue, asset), await a_link(catalogue, asset)
+    for _ in range(5):
+        async with catalogue.transaction() as tx:
+            await tx.begin_download(link_id)
+            await tx.begin_download(other_id)
+    assert await count(catalogue, {}, {link_id: Tally(1, 10, returned=2)}) == 0
+    link, other = await catalogue.link(link_id), await catalogue.link(other_id)
+    assert link is not None
+    assert other is not None
+    assert (link.downloads, link.begun, other.begun) == (1, 3, 5)
+    for _ in range(2):
+        async with catalogue.transaction() as tx:
+            await tx.begin_download(link_id)
+    with pytest.raises(Gone):
+        async with catalogue.transaction() as tx:
+            await tx.begin_download(link_id)
 
 
 async def test_what_is_gone_is_told_and_no_obstacle_for_the_others(

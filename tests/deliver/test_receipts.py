@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -117,7 +118,7 @@ class Ledger:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator["Ledger"]:
         self._at("begin")
-        before = {name: Tally(t.count, t.bytes) for name, t in self.counted.items()}
+        before = {name: replace(t) for name, t in self.counted.items()}
         try:
             yield self
         except BaseException:
@@ -204,6 +205,16 @@ async def test_what_nginx_answered_instead_counts_nothing(receipts, ledger, outc
     await receipts.write_down()
     assert ledger.counted == {}
     assert outcomes() == {"failed": 1, "unknown": 1}
+
+
+@pytest.mark.parametrize("status", [403, 404, 429, 499, 502, 503])
+async def test_what_nginx_could_not_send_is_given_back_to_the_link(receipts, ledger, status) -> None:
+    for from_start in (True, False):
+        download_id = receipts.expect(Delivery(ASSET, LINK, True, from_start))
+        for _ in range(2):
+            receipts.hear(line(id=download_id, st=status, b=120))
+    await receipts.write_down()
+    assert ledger.counted == {LINK: Tally(returned=1)}
 
 
 async def test_ids_are_bounded_and_the_youngest_are_kept(receipts, ledger, outcomes, monkeypatch) -> None:

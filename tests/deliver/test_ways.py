@@ -125,7 +125,7 @@ def test_nginx_gets_the_clients_headers_under_other_names() -> None:
         (b"x-corp", b"cross-origin"),
         (b"x-last-modified", b"Thu, 01 Jan 1970 00:16:40 GMT"),
         (b"x-repr-digest", b"sha-256=:AA==:"),
-        (b"content-disposition", b"attachment; filename=\"a b\"; filename*=UTF-8''a%20b"),
+        (b"x-content-disposition", b"attachment; filename=\"a b\"; filename*=UTF-8''a%20b"),
         (b"content-type", b"video/mp4"),
         (b"content-length", b"0"),
     ]

@@ -11,7 +11,7 @@ Loses = Callable[[bytes], bool]
 
 class FaultProxy:
     """Hands everything on; the answer to a request for which `loses` says so is dropped with its connection,
-    after the first `spared` bytes of it.
+    after the first `spared` bytes of it, or after `instead` in its place.
 
     `loses` is called with what the client sends, as it arrives; a request line is at the beginning of one of those.
     """
@@ -20,6 +20,7 @@ class FaultProxy:
         self._target = ("127.0.0.1", port)
         self._loses = loses
         self.spared = spared
+        self.instead = b""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.lost = 0
@@ -57,6 +58,9 @@ class FaultProxy:
         with suppress(OSError):
             while data := server.recv(1 << 16):
                 if losing.is_set() and not data.startswith(b"HTTP/1.1 100"):
+                    if self.instead:
+                        client.sendall(self.instead)
+                        break
                     client.sendall(data[:spared])
                     spared -= len(data)
                     if spared <= 0:

@@ -111,7 +111,7 @@ class Slow(Incoming):
 SIZES = st.sampled_from([1, 1000, PARALLEL - 1, PARALLEL, PARALLEL + 1, SLAB - 1, SLAB, SLAB + 5])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(pieces=st.lists(SIZES, max_size=12), slow=st.sampled_from(["", "writer", "feeder", "body"]))
 def test_every_byte_is_written_and_fed_in_order(
     tmp_path_factory: pytest.TempPathFactory, pieces: list[int], slow: str

@@ -72,7 +72,9 @@ def test_a_blob_lost_further_on_breaks_the_connection(way: Mode, size: int) -> N
         before = way.blobs()
         url, whole = archive_of(client, folder, b=b"z" * size)
         way.break_blobs(before)
+        counted = lost(client)
         broken_off(url, whole)
+        assert lost(client) == counted + 1
 
 
 def test_what_is_deleted_while_it_is_sent_breaks_the_connection(way: Mode) -> None:

@@ -175,11 +175,13 @@ def test_sigterm_ends_both_with_0_and_leaves_nothing(tmp_path):
         assert not folder.exists()
 
 
-@pytest.mark.parametrize("victim", ["the script", "nginx", "mediasvc"])
-def test_when_one_is_killed_all_end(tmp_path, victim):
+@pytest.mark.parametrize("victims", ["the script", "nginx", "mediasvc", "the script and nginx"])
+def test_when_some_are_killed_all_end(tmp_path, victims):
     with behind_nginx(tmp_path / "data") as server:
         everyone, folder = {server.pid, *children(server.pid)}, server.nginx_dir
-        os.kill(family(server)[victim], signal.SIGKILL)
+        pids = family(server)
+        for victim in victims.split(" and "):
+            os.kill(pids[victim], signal.SIGKILL)
         assert server.wait() != 0
         assert eventually(lambda: not any(map(alive, everyone)))
         assert eventually(lambda: not folder.exists())

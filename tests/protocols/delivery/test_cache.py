@@ -3,7 +3,8 @@
 import os
 import re
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ class Watched:
     """A service behind nginx; `asked` holds the ranges that nginx asked the store for, "" for a whole."""
 
     mode: Mode
+    store: FaultProxy
     client: httpx.Client
     asked: list[str]
     away: threading.Event
@@ -52,7 +54,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory, ceph: Ceph) -> Iterator[Wa
         ) as started,
         started.server.client() as client,
     ):
-        yield Watched(started, client, asked, away)
+        yield Watched(started, store, client, asked, away)
 
 
 def test_what_was_sent_as_a_whole_is_there_while_the_store_is_away(watched: Watched) -> None:
@@ -114,3 +116,77 @@ def test_a_reader_who_goes_away_leaves_the_cache_right(watched: Watched) -> None
         assert connection.recv(100_000)
     assert watched.client.get(url).content == BODY
     assert len(watched.asked) in (1, 2)
+
+
+@pytest.mark.parametrize("asked", [{}, {"Range": "bytes=10-200009"}], ids=["whole", "part"])
+@pytest.mark.parametrize("status", [301, 403, 404, 410, 418, 429, 500, 503, 507, 529])
+def test_what_a_store_says_instead_is_told_in_our_words_and_kept_by_nobody(
+    watched: Watched, status: int, asked: dict[str, str]
+) -> None:
+    url, body = f"/b/public/says-{status}-{len(asked)}", BODY[:300_000]
+    assert watched.client.put(url, content=body).status_code == 201
+    watched.store.instead = (
+        f'HTTP/1.1 {status} No\r\nCache-Control: max-age=600\r\nX-Accel-Expires: 600\r\nETag: "no"\r\n'
+        "Location: /elsewhere\r\nContent-Type: text/html\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno"
+    ).encode()
+    watched.away.set()
+    try:
+        told = watched.client.get(url, headers=asked)
+    finally:
+        watched.away.clear()
+        watched.store.instead = b""
+    expected = (404, "not_found") if status == 404 else (502, "store_unavailable")
+    assert (told.status_code, told.json()["code"]) == expected
+    assert told.headers["Content-Type"] == "application/problem+json"
+    assert told.headers["Cache-Control"] == "no-store"
+    assert told.headers["X-Content-Type-Options"] == "nosniff"
+    assert not {"ETag", "Content-Disposition", "Location", "Last-Modified"} & set(told.headers)
+    got = watched.client.get(url)
+    assert (got.status_code, got.content) == (200, body)
+    assert got.headers["Content-Disposition"].startswith("attachment")
+
+
+def missing(watched: Watched) -> float:
+    found = re.search(
+        r"^mediasvc_blobs_missing_total (\S+)$", watched.client.get("/metrics").text, re.MULTILINE
+    )
+    assert found
+    return float(found[1])
+
+
+@pytest.mark.parametrize("downloads", [1, 2])
+def test_a_link_to_lost_bytes_says_so_with_its_last_download_too(watched: Watched, downloads: int) -> None:
+    others, counted = watched.mode.blobs(), missing(watched)
+    asset = watched.client.put(f"/b/media/lost-{downloads}", content=BODY[:4000]).json()
+    wanted = {"expires_in": 3600, "max_downloads": downloads}
+    url = watched.client.post(f"/v1/assets/{asset['id']}/links", json=wanted).json()["url"]
+    assert len(watched.mode.break_blobs(keep=others)) == 1
+    for number in range(1, downloads + 1):
+        got = watched.client.get(url)
+        assert (got.status_code, got.json()["code"]) == (404, "not_found")
+        assert missing(watched) == counted + number
+    # What came to nothing is given back, once nginx has told of it.
+    until(lambda: watched.client.get(url).status_code == 404)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_link_is_not_used_up_by_a_store_that_fails(watched: Watched) -> None:
+    asset = watched.client.put("/b/media/refused-link", content=BODY[:4000]).json()
+    wanted = {"expires_in": 3600, "max_downloads": 1}
+    url = watched.client.post(f"/v1/assets/{asset['id']}/links", json=wanted).json()["url"]
+    watched.away.set()
+    try:
+        assert watched.client.get(url).status_code == 502
+    finally:
+        watched.away.clear()
+    got = []
+    until(lambda: got.append(watched.client.get(url)) or got[-1].status_code == 200)
+    assert got[-1].content == BODY[:4000]
+    time.sleep(3)
+    assert watched.client.get(url).status_code == 403
