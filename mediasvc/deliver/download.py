@@ -115,7 +115,7 @@ async def plan_download(
     )
     if method == "HEAD":
         status, sent, _ = as_sent(decided)
-        return Plan(status, sent, Nothing())
+        return Plan(status, sent, Nothing(source.blob_id, source.size))
     return way(decided)
 
 

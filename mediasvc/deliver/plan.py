@@ -13,9 +13,11 @@ Headers = tuple[Header, ...]
 
 @value
 class Nothing:
-    """No body: HEAD, 304."""
+    """No body: HEAD, 304. Of a HEAD `blob_id` and `size` are those of the blob that a GET would send."""
 
     name: ClassVar[str] = "none"
+    blob_id: str = ""
+    size: int = 0
 
 
 @value

@@ -65,7 +65,7 @@ class Carrier:
             case HandToNginx():
                 return self._hand_over(plan, plan.body, send)
             case Nothing() | Redirect():
-                return self._say(plan, send)
+                return self._say(plan, plan.body, send)
 
     def _counting(self, link_id: str, send: Send) -> Send:
         """Uses up one download of the link as the answer begins: what is not there was no download.
@@ -84,7 +84,9 @@ class Carrier:
 
         return counting_send
 
-    async def _say(self, plan: Plan, send: Send) -> None:
+    async def _say(self, plan: Plan, body: Nothing | Redirect, send: Send) -> None:
+        if body.blob_id and not self._is_whole(body):
+            raise _damaged(body.blob_id)
         _count(plan)
         await send({"type": "http.response.start", "status": plan.status, "headers": plan.headers})
         await send({"type": "http.response.body", "body": b""})
@@ -97,8 +99,9 @@ class Carrier:
         _count(plan)
         await send({"type": "http.response.body", "body": b""})
 
-    def _is_whole(self, body: HandToNginx) -> bool:
-        """A look at the file costs 2 µs, and keeps the promises that we make where we send it ourselves."""
+    def _is_whole(self, body: HandToNginx | Nothing | Redirect) -> bool:
+        """Where the blob is a file. A look at it costs 2 µs, and keeps the promises that we make where we send it
+        ourselves."""
         return self._store.files is None or self._store.files.size(body.blob_id) == body.size
 
     def _receipt(self, plan: Plan) -> Headers:

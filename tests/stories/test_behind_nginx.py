@@ -122,6 +122,7 @@ def test_a_file_that_is_gone_is_a_404_that_no_cache_keeps(pair):
         for path in set((pair.data_dir / "blobs").rglob("*")) - before:
             if path.is_file():
                 path.unlink()
+        assert client.head("/b/public/lost.bin").status_code == 404
         answer = client.get("/b/public/lost.bin", headers={"Origin": "https://page.example"})
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
     assert answer.headers.get_list("Cache-Control") == ["no-store"]

@@ -279,6 +279,8 @@ def test_lost_bytes_are_not_found_and_counted(house: House, connect: Connect) ->
     assert ask(connect, f"/f/{house.ids['media']}/x")[::2] == (404, b"not_found")
     assert ask(connect, f"/f/{house.ids['media']}/x", Range="bytes=0-1,5-6")[0] == 404
     assert metrics.blobs_missing._value.get() == before + 2
+    if house.downloads._carrier._store.files is not None:  # of another store a look would cost a request
+        assert ask(connect, f"/f/{house.ids['media']}/x", "HEAD")[0] == 404
     assert ask(connect, f"/f/{house.ids['public']}/x")[0] == 200
 
 

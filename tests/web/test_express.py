@@ -510,7 +510,7 @@ def test_it_is_no_other_urls(house: House) -> None:
             head = request(f"/i/grid/{house.ids['public']}.webp{query}", *FORWARDED)
             answer = express.answer(head, "127.0.0.1", [])
             assert answer is not None
-            shown.append(dict(parsed(answer[0])[1])[b"content-disposition"].partition(b";")[0])
+            shown.append(dict(parsed(answer[0])[1])[b"x-content-disposition"].partition(b";")[0])
         assert shown == [b"inline", b"attachment", b"inline"]
 
     visit(house, story)
