@@ -11,13 +11,13 @@ from starlette.responses import StreamingResponse
 
 from mediasvc import metrics
 from mediasvc.catalogue.interface import Catalogue
-from mediasvc.core.errors import ArchiveEnded, MediasvcError, NotFound, StoreFault
+from mediasvc.core.errors import ArchiveEnded, MediasvcError, StoreFault
 from mediasvc.core.signing import Signer
 from mediasvc.deliver.archive import ArchivePlan, BlobSpan, pieces, plan_archive
 from mediasvc.deliver.plan import Nothing, SendFile, Stream
 from mediasvc.logs import log
 from mediasvc.store.interface import BlobMissing, BlobStore
-from mediasvc.web.carrier import Message, Receive, Send
+from mediasvc.web.carrier import Message, Receive, Send, damaged_blob, missing_blob
 from mediasvc.web.download import Application
 from mediasvc.web.sendfile import EXTENSION, SMALL, FileBroken, read_at_once
 
@@ -125,8 +125,7 @@ class Archives:
         file = files.open(piece.blob_id)
         if os.fstat(file.fileno()).st_size != piece.size:
             file.close()
-            log.error("blob damaged", blob_id=piece.blob_id, reason="its size is not what was stored")
-            raise StoreFault("the stored bytes are not whole")
+            raise damaged_blob(piece.blob_id)
         return file
 
     async def _stream(
@@ -169,9 +168,7 @@ class Archives:
         """Deleted with its asset since the archive was looked up, or lost."""
         if await self._catalogue.archive(plan.archive.id) is None:
             return ArchiveEnded("an asset in the archive was just deleted or replaced: make a new archive")
-        metrics.blobs_missing.inc()
-        log.error("blob missing", reason=str(missing))
-        return NotFound("the bytes are not in the store any more")
+        return missing_blob(missing)
 
 
 async def _together(first: list[bytes | BlobSpan], rest: Pieces) -> Pieces:

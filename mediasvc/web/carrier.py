@@ -9,7 +9,7 @@ from starlette.responses import StreamingResponse
 
 from mediasvc import metrics
 from mediasvc.catalogue.interface import Catalogue, Gone
-from mediasvc.core.errors import StoreFault
+from mediasvc.core.errors import NotFound, StoreFault
 from mediasvc.core.value import value
 from mediasvc.deliver.links import bad_link
 from mediasvc.deliver.plan import HandToNginx, Header, Headers, Nothing, Plan, Redirect, SendFile, Stream
@@ -86,14 +86,14 @@ class Carrier:
 
     async def _say(self, plan: Plan, body: Nothing | Redirect, send: Send) -> None:
         if body.blob_id and not self._is_whole(body):
-            raise _damaged(body.blob_id)
+            raise damaged_blob(body.blob_id)
         _count(plan)
         await send({"type": "http.response.start", "status": plan.status, "headers": plan.headers})
         await send({"type": "http.response.body", "body": b""})
 
     async def _hand_over(self, plan: Plan, body: HandToNginx, send: Send) -> None:
         if not self._is_whole(body):
-            raise _damaged(body.blob_id)
+            raise damaged_blob(body.blob_id)
         headers = [*plan.headers, *self._receipt(plan)]
         await send({"type": "http.response.start", "status": plan.status, "headers": headers})
         _count(plan)
@@ -158,7 +158,7 @@ class Carrier:
         assert files is not None
         with files.open(body.blob_id) as file:
             if os.fstat(file.fileno()).st_size != body.size:
-                raise _damaged(body.blob_id)
+                raise damaged_blob(body.blob_id)
             await send({"type": "http.response.start", "status": plan.status, "headers": plan.headers})
             _count(plan)
             sent = 0
@@ -237,6 +237,12 @@ def _count(plan: Plan) -> None:
     metrics.downloads.inc(plan.body.name, plan.status)
 
 
-def _damaged(blob_id: str) -> StoreFault:
+def missing_blob(missing: BlobMissing) -> NotFound:
+    metrics.blobs_missing.inc()
+    log.error("blob missing", reason=str(missing))
+    return NotFound("the bytes are not in the store any more")
+
+
+def damaged_blob(blob_id: str) -> StoreFault:
     log.error("blob damaged", blob_id=blob_id, reason="its size is not what was stored")
     return StoreFault("the stored bytes are not whole")

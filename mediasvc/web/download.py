@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from mediasvc import metrics
 from mediasvc.catalogue.interface import Catalogue
 from mediasvc.core.access import Caller
 from mediasvc.core.errors import Forbidden, NotFound
@@ -18,10 +17,9 @@ from mediasvc.deliver.download import ById, ByKey, OfPreset, Target, plan_downlo
 from mediasvc.deliver.plan import HandToNginx, Header, Plan
 from mediasvc.deliver.receipts import Receipts
 from mediasvc.deliver.ways import Way, Ways
-from mediasvc.logs import log
 from mediasvc.store.interface import BlobMissing, BlobStore
 from mediasvc.web.caller import CallerOf
-from mediasvc.web.carrier import Carrier, Message, Ready, Receive, Send
+from mediasvc.web.carrier import Carrier, Message, Ready, Receive, Send, missing_blob
 from mediasvc.web.sendfile import EXTENSION
 
 T = TypeVar("T")
@@ -93,11 +91,11 @@ class Downloads:
             plan = await self._plan(target, scope, caller, way)
             # Whoever made this up has to know the blob's name, and learns that it is gone.
             if missed and isinstance(plan.body, HandToNginx) and plan.body.blob_id.encode() == missed:
-                raise _missing(BlobMissing(plan.body.blob_id))
+                raise missing_blob(BlobMissing(plan.body.blob_id))
             await self._carrier.carry_out(plan, scope, receive, send)
         except Forbidden:
             if missed and behind_proxy:  # by the very download that has come to nothing the link was used up
-                raise _missing(BlobMissing(missed.decode("latin-1"))) from None
+                raise missing_blob(BlobMissing(missed.decode("latin-1"))) from None
             raise
         except BlobMissing:
             # Replaced and purged since we looked: then there is a next version. Else the bytes are lost.
@@ -105,7 +103,7 @@ class Downloads:
             try:
                 await self._carrier.carry_out(plan, scope, receive, send)
             except BlobMissing as missing:
-                raise _missing(missing) from None
+                raise missing_blob(missing) from None
 
     def _plan(self, target: Target, scope: Message, caller: Caller, way: Way) -> Awaitable[Plan]:
         client = scope.get("client")
@@ -181,9 +179,3 @@ def _now(work: Coroutine[Any, Any, T]) -> T:
         return outcome
     work.close()
     raise _Waits
-
-
-def _missing(missing: BlobMissing) -> NotFound:
-    metrics.blobs_missing.inc()
-    log.error("blob missing", reason=str(missing))
-    return NotFound("the bytes are not in the store any more")

@@ -3,8 +3,7 @@
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import httpx
 import pytest
 
 from tests.servers import Server, running
+from tests.waiting import until
 
 MIB = 1024 * 1024
 
@@ -42,13 +42,6 @@ def uploads(server: Server) -> list[dict[str, Any]]:
     return found
 
 
-def until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def well_on_its_way(server: Server) -> bool:
     return any(one["offset"] >= 32 * MIB for one in uploads(server))
 
@@ -60,7 +53,7 @@ def is_there(server: Server, file: Path) -> bool:
 
 def test_a_push_that_was_killed_goes_on_in_the_next_run(own_server: Server, file: Path) -> None:
     first = begun(own_server, file)
-    until(lambda: well_on_its_way(own_server))
+    until(lambda: well_on_its_way(own_server), seconds=60)
     first.kill()
     first.communicate()
     (upload,) = uploads(own_server)
@@ -74,7 +67,7 @@ def test_a_push_that_was_killed_goes_on_in_the_next_run(own_server: Server, file
 
 def test_a_server_that_dies_meanwhile_is_gone_on_with(own_server: Server, file: Path) -> None:
     pushing = begun(own_server, file)
-    until(lambda: well_on_its_way(own_server))
+    until(lambda: well_on_its_way(own_server), seconds=60)
     own_server.kill()
     own_server.start()
     said, complained = pushing.communicate(timeout=120)
@@ -85,7 +78,7 @@ def test_a_server_that_dies_meanwhile_is_gone_on_with(own_server: Server, file: 
 
 def test_an_upload_that_is_over_is_begun_again(own_server: Server, file: Path) -> None:
     first = begun(own_server, file)
-    until(lambda: well_on_its_way(own_server))
+    until(lambda: well_on_its_way(own_server), seconds=60)
     first.kill()
     first.communicate()
     (upload,) = uploads(own_server)

@@ -5,7 +5,6 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import Any
 
 import httpx
@@ -13,6 +12,7 @@ import pytest
 
 from tests.ceph import Ceph
 from tests.protocols.direct import MIB, OverS3, assert_all_is_swept, code, over_s3, send
+from tests.protocols.uploading import zeros
 from tests.servers import Server
 
 BODY = os.urandom(20 * MIB + 12345)
@@ -207,14 +207,6 @@ def test_a_store_on_disk_has_no_parts(server: Server) -> None:
 LARGE = 256 * MIB  # of zeros: the same part again and again
 
 
-@cache
-def zeros() -> str:
-    sha256 = hashlib.sha256()
-    for _ in range(LARGE // MIB):
-        sha256.update(bytes(MIB))
-    return sha256.hexdigest()
-
-
 def send_large(s3: OverS3, key: str, **more: Any) -> dict[str, Any]:
     begun = s3.api.post("/v1/uploads", json={"key": key, "size": LARGE, **more})
     upload = dict(begun.json())
@@ -232,7 +224,7 @@ def until(s3: OverS3, upload: dict[str, Any], state: str) -> None:
 
 
 def test_a_large_one_is_completing_while_it_is_read_back(s3: OverS3) -> None:
-    upload = send_large(s3, "large.bin", sha256=zeros())
+    upload = send_large(s3, "large.bin", sha256=zeros(LARGE))
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(s3.api.post, upload["parts"]["complete"])
         until(s3, upload, "completing")
@@ -247,7 +239,7 @@ def test_a_large_one_is_completing_while_it_is_read_back(s3: OverS3) -> None:
         answers = [first.result(), second.result()]
     assert [answer.status_code for answer in answers] == [201, 201]
     assert answers[0].json()["id"] == answers[1].json()["id"]
-    assert (answers[0].json()["sha256"], answers[0].json()["size"]) == (zeros(), LARGE)
+    assert (answers[0].json()["sha256"], answers[0].json()["size"]) == (zeros(LARGE), LARGE)
     assert s3.api.head(upload["asset_url"]).headers["Content-Length"] == str(LARGE)
     assert s3.unfinished() == []
 
@@ -280,7 +272,7 @@ def test_a_large_one_goes_on_after_kill_9_though_nobody_asks(s3: OverS3) -> None
     s3.server.start()
     until(s3, upload, "complete")
     done = s3.api.post(upload["parts"]["complete"])
-    assert (done.status_code, done.json()["sha256"]) == (201, zeros())
+    assert (done.status_code, done.json()["sha256"]) == (201, zeros(LARGE))
 
 
 def test_a_large_one_can_be_removed_meanwhile(s3: OverS3) -> None:

@@ -1,17 +1,15 @@
 """After a restart nobody knows the digests of what came before: it is read again, and nobody waits in the dark."""
 
-import hashlib
 import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.protocols.uploading import OCTETS, TUS, create, digest, metadata, offset_of, patch
+from tests.protocols.uploading import OCTETS, TUS, create, digest, metadata, offset_of, patch, zeros
 from tests.servers import Server
 
 LARGE = 2 << 30  # bytes, none of which takes room on the disk: reading them takes seconds
@@ -31,14 +29,6 @@ def restarted(server: Server, size: int) -> None:
     (incoming,) = (server.data_dir / "blobs" / "incoming").iterdir()
     os.truncate(incoming, size)
     server.start()
-
-
-@cache
-def zeros(size: int) -> str:
-    sha256 = hashlib.sha256()
-    for _ in range(size >> 20):
-        sha256.update(bytes(1 << 20))
-    return sha256.hexdigest()
 
 
 def begun(server: Server, size: int) -> str:

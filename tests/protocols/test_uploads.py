@@ -29,6 +29,7 @@ from tests.protocols.uploading import (
     target,
 )
 from tests.servers import Server, behind_nginx, running
+from tests.waiting import until
 
 REST = CONTENT[4:]
 MIB = 1 << 20
@@ -38,13 +39,6 @@ Clients = Callable[..., httpx.Client]
 
 def new_key() -> str:
     return f"keys/{secrets.token_hex(6)}.bin"
-
-
-def until(what: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 # --- plain JSON, GET and the list
@@ -281,7 +275,7 @@ def test_a_key_that_is_revoked_in_the_middle_of_a_body_makes_no_asset(
     said = {"Authorization": f"Bearer {made['secret']}", "Upload-Offset": "0", "Content-Length": "100010"}
     with wire.connect(each_server.url) as connection:
         connection.sendall(wire.head("PATCH", target(url), said | TUS | OCTETS) + bytes(100_000))
-        until(lambda: api.get(url).status_code == 200)
+        until(lambda: api.get(url).status_code == 200, seconds=30)
         assert api.delete(f"/v1/keys/{made['id']}").status_code in (200, 204)
         connection.sendall(CONTENT)
         answer = wire.read_answer(connection, "PATCH")
@@ -637,19 +631,20 @@ def test_an_upload_that_nobody_goes_on_with_ends(strict: Server, narrow: httpx.C
     said = {"Upload_Metadata": metadata(bucket=bucket, key="a")}
     url = create(narrow, 10, CONTENT[:4], **said)
     promised = narrow.get(url).json()["asset_url"]
-    until(lambda: narrow.head(url, headers=TUS).status_code == 410)
+    until(lambda: narrow.head(url, headers=TUS).status_code == 410, seconds=30)
     assert "Upload-Offset" not in narrow.head(url, headers=TUS).headers
     assert patch(narrow, url, 4, REST).status_code == 410
     assert narrow.get(url).status_code == 410
     assert narrow.get(promised).status_code == 404
-    until(lambda: list((strict.data_dir / "blobs" / "incoming").iterdir()) == [])
+    until(lambda: list((strict.data_dir / "blobs" / "incoming").iterdir()) == [], seconds=30)
     until(
         lambda: (
             narrow.post(
                 UPLOADS, headers=TUS | {"Upload-Length": "10"} | {"Upload-Metadata": said["Upload_Metadata"]}
             ).status_code
             == 201
-        )
+        ),
+        seconds=30,
     )
 
 

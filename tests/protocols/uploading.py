@@ -4,6 +4,7 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import httpx
 
@@ -31,6 +32,15 @@ def checksum(algorithm: str, body: bytes) -> str:
 def digest(body: bytes) -> str:
     """As RFC 9530 has it."""
     return f"sha-256=:{b64(hashlib.sha256(body).digest())}:"
+
+
+@cache
+def zeros(size: int) -> str:
+    """The SHA-256 of so many zero bytes, a whole number of MiB."""
+    sha256 = hashlib.sha256()
+    for _ in range(size >> 20):
+        sha256.update(bytes(1 << 20))
+    return sha256.hexdigest()
 
 
 def create(client: httpx.Client, length: int | None, body: bytes | None = None, **headers: str) -> str:

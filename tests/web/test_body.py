@@ -5,7 +5,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 
 from mediasvc.store.slabs import SLAB, slab_of
 from mediasvc.web.body import MANY, SHARE, LongBody
+from tests.waiting import until
 from tests.web.conftest import Serve
 
 CONTENT = os.urandom(5 * SLAB + 1234)
@@ -51,13 +52,6 @@ class Receiver:
     @property
     def body(self) -> bytes:
         return b"".join(self.pieces)
-
-
-def until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @contextmanager

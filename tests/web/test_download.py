@@ -7,7 +7,6 @@ import random
 import socket
 import ssl
 import struct
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -30,6 +29,7 @@ from mediasvc.deliver.ways import Ways
 from mediasvc.store.digests import Digests
 from mediasvc.store.local import LocalStore
 from mediasvc.web.download import Downloads, target_of
+from tests.waiting import until
 
 CONTENT = random.Random(8).randbytes(3 * 1024 * 1024 + 17)
 TILE = b"RIFF....WEBP of a tile"
@@ -210,13 +210,6 @@ def ask(
         return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
     finally:
         connection.close()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it never came about"
-        time.sleep(0.01)
 
 
 def test_every_url_gives_the_bytes(house: House, connect: Connect) -> None:

@@ -20,6 +20,7 @@ from mediasvc.store.slabs import SLAB
 from mediasvc.web import half_closed
 from mediasvc.web.body import LongBody
 from mediasvc.web.sendfile import EXTENSION
+from tests.waiting import until
 from tests.web.conftest import Serve
 
 CONTENT = random.Random(9).randbytes(9 * 1024 * 1024 + 321)
@@ -133,13 +134,6 @@ def answers(received: bytes) -> list[tuple[int, bytes]]:
         read.append((int(head.split()[1]), received[: int(length[1])]))
         received = received[int(length[1]) :]
     return read
-
-
-def until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not happened():
-        assert time.monotonic() < deadline, "it never came about"
-        time.sleep(0.005)
 
 
 def put(length: int) -> bytes:

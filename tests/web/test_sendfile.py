@@ -23,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from mediasvc.web import protocol, sendfile
 from mediasvc.web.sendfile import EXTENSION, FileBroken
+from tests.waiting import until
 
 CONTENT = random.Random(8).randbytes(9 * 1024 * 1024 + 123)
 
@@ -90,13 +91,6 @@ def get(port: int, target: str = "/", method: str = "GET") -> bytes:
         return connection.getresponse().read()
     finally:
         connection.close()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it never came about"
-        time.sleep(0.01)
 
 
 def descriptors() -> int:

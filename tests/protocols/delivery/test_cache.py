@@ -4,7 +4,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -15,6 +15,7 @@ from tests.ceph import Ceph
 from tests.modes import MIB, Mode, mode
 from tests.protocols import wire
 from tests.store.fault_proxy import FaultProxy
+from tests.waiting import until
 
 BODY = os.urandom(24 * MIB + 17)
 
@@ -167,13 +168,6 @@ def test_a_link_to_lost_bytes_says_so_with_its_last_download_too(watched: Watche
         assert missing(watched) == counted + number
     # What came to nothing is given back, once nginx has told of it.
     until(lambda: watched.client.get(url).status_code == 404)
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def test_a_link_is_not_used_up_by_a_store_that_fails(watched: Watched) -> None:
