@@ -38,6 +38,7 @@ BENCHMARKS: dict[str, Callable[[Workplace], Iterator[Figure]]] = {
     "store": store.measure,
     "downloads": downloads.measure,
     "delivery": delivery.measure,
+    "large": delivery.large,
     "archives": archives.measure,
     "readers": readers.measure,
     "start": start.measure,
