@@ -1,10 +1,13 @@
 """Downloads through nginx, from disk and from S3, against nginx static and the store itself, all in one run."""
 
 import json
+import socket
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import boto3
 import httpx
@@ -39,6 +42,7 @@ class Transfers:
     server: Server
     url: str
     size: int
+    client: Callable[[str, int], float]
     seconds: float = field(default=float("inf"), init=False)
     nginx: float = field(default=float("inf"), init=False)
     python: float = field(default=float("inf"), init=False)
@@ -46,7 +50,7 @@ class Transfers:
 
     def measure(self) -> None:
         before = self.server.cpu("nginx"), self.server.cpu("python")
-        seconds = fetch(self.url, TIMES)
+        seconds = self.client(self.url, TIMES)
         bytes_ = TIMES * self.size
         self.rounds.append(seconds / bytes_)
         self.seconds = min(self.rounds)
@@ -62,7 +66,7 @@ def interleave(rounds: int, *all_: Transfers) -> None:
     """Rounds of all, forwards and backwards by turns: what a transfer leaves in the caches hits each alike. The first
     transfer of each, which finds the file on the disk or fills a cache, does not count."""
     for transfers in all_:
-        fetch(transfers.url, 1)
+        transfers.client(transfers.url, 1)
     for number in range(rounds):
         for transfers in all_[:: 1 if number % 2 == 0 else -1]:
             transfers.measure()
@@ -87,16 +91,18 @@ def measure(place: Workplace) -> Iterator[Figure]:
 def from_disk(place: Workplace, pair: Pair, static: Server) -> Iterator[Figure]:
     large = place.file(1024)
     size = large.stat().st_size
-    mine = Transfers(pair, put(pair, large), size)
-    theirs = Transfers(static, f"{static.url}/{large.name}", size)
-    with apart(pair, static):
-        interleave(place.rounds, theirs, mine)
-    note = f"{mine.told()}; static {theirs.told()}"
-    yield Figure("1 GiB from disk ÷ nginx static", theirs.seconds / mine.seconds, "×", 0.95, True, note)
-    what = f"the same, mean of {TIMES * place.rounds} transfers of each"
-    yield Figure(what, sum(theirs.rounds) / sum(mine.rounds), "×", 0.95, True)
-    yield Figure("its CPU in nginx", mine.nginx * 1e9, "s/GB", 0.20, False)
-    yield Figure("its CPU in Python", mine.python * 1e9, "s/GB", 0.01, False)
+    url = put(pair, large)
+    for client, who in ((fetch, "curl"), (discard, "a client that has the kernel discard it")):
+        mine = Transfers(pair, url, size, client)
+        theirs = Transfers(static, f"{static.url}/{large.name}", size, client)
+        with apart(pair, static):
+            interleave(place.rounds, theirs, mine)
+        what, note = f"1 GiB from disk to {who} ÷ nginx static", f"{mine.told()}; static {theirs.told()}"
+        yield Figure(what, theirs.seconds / mine.seconds, "×", 0.95, True, note)
+        what = f"the same, mean of {TIMES * place.rounds} transfers of each"
+        yield Figure(what, sum(theirs.rounds) / sum(mine.rounds), "×", 0.95, True)
+        yield Figure("its CPU in nginx", mine.nginx * 1e9, "s/GB", 0.20, False)
+        yield Figure("its CPU in Python", mine.python * 1e9, "s/GB", 0.01, False)
 
 
 def small(place: Workplace, pair: Pair, static: Server) -> Iterator[Figure]:
@@ -118,10 +124,10 @@ def small(place: Workplace, pair: Pair, static: Server) -> Iterator[Figure]:
 def from_s3(place: Workplace, s3: Gateway, pair: Pair, static: Server) -> Iterator[Figure]:
     """A file too large for the cache and one that just fits, the second one from the warm cache."""
     large, cached = place.file(512), place.file(64)
-    mine = Transfers(pair, put(pair, large), large.stat().st_size)
-    direct = Transfers(pair, presigned(s3, large), large.stat().st_size)
-    warm = Transfers(pair, put(pair, cached), cached.stat().st_size)
-    theirs = Transfers(static, f"{static.url}/{cached.name}", cached.stat().st_size)
+    mine = Transfers(pair, put(pair, large), large.stat().st_size, fetch)
+    direct = Transfers(pair, presigned(s3, large), large.stat().st_size, fetch)
+    warm = Transfers(pair, put(pair, cached), cached.stat().st_size, fetch)
+    theirs = Transfers(static, f"{static.url}/{cached.name}", cached.stat().st_size, fetch)
     interleave(place.rounds, direct, mine, theirs, warm)
     note = f"{mine.told()}; the store {1e-6 / direct.seconds:.0f} MB/s"
     yield Figure("512 MiB from S3 ÷ the store itself", direct.seconds / mine.seconds, "×", 0.5, True, note)
@@ -212,3 +218,19 @@ def fetch(url: str, times: int) -> float:
     # The store refuses whoever shows a key beside a presigned URL.
     key = [] if "X-Amz-" in url else ["-H", AUTHORISED]
     return sum(curl(*key, "-H", "X-Pad: " + "-" * (1 + 128 * number), url) for number in range(times))
+
+
+def discard(url: str, times: int) -> float:
+    """Seconds of as many transfers to a client that copies nothing (MSG_TRUNC): what is measured is the sender."""
+    parts, buffer, seconds = urlsplit(url), bytearray(MIB), 0.0
+    head = f"GET {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n{AUTHORISED}\r\n\r\n"
+    for _ in range(times):
+        began, received = time.perf_counter(), 0
+        with socket.create_connection((parts.hostname, parts.port)) as connection:
+            connection.sendall(head.encode())
+            while count := connection.recv_into(buffer, MIB, socket.MSG_TRUNC):
+                received += count
+        seconds += time.perf_counter() - began
+        if received < 64 * 1024:
+            raise SystemExit(f"{url}: an answer of {received} bytes")
+    return seconds
