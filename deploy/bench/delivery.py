@@ -214,7 +214,7 @@ def presigned(s3: Gateway, file: Path) -> str:
 
 def fetch(url: str, times: int) -> float:
     """Seconds that so many transfers took, one after the other, each by a curl of its own and with a request of another
-    length: that moves curl's buffer in its memory, and where it lies badly the same bytes take a fifth longer."""
+    length: at some lengths the same bytes from the same server take curl a fifth longer."""
     # The store refuses whoever shows a key beside a presigned URL.
     key = [] if "X-Amz-" in url else ["-H", AUTHORISED]
     return sum(curl(*key, "-H", "X-Pad: " + "-" * (1 + 128 * number), url) for number in range(times))
