@@ -6,8 +6,8 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import boto3
 import httpx
@@ -26,6 +26,7 @@ from machine import (
     bare_behind_nginx,
     behind_nginx,
     curl,
+    get,
     mediasvc,
     nginx,
 )
@@ -43,7 +44,6 @@ class Transfers:
     url: str
     size: int
     client: Callable[[str, int], float]
-    seconds: float = field(default=float("inf"), init=False)
     nginx: float = field(default=float("inf"), init=False)
     python: float = field(default=float("inf"), init=False)
     rounds: list[float] = field(default_factory=list, init=False)
@@ -53,9 +53,12 @@ class Transfers:
         seconds = self.client(self.url, TIMES)
         bytes_ = TIMES * self.size
         self.rounds.append(seconds / bytes_)
-        self.seconds = min(self.rounds)
         self.nginx = min(self.nginx, (self.server.cpu("nginx") - before[0]) / bytes_)
         self.python = min(self.python, (self.server.cpu("python") - before[1]) / bytes_)
+
+    @property
+    def seconds(self) -> float:
+        return min(self.rounds)
 
     def told(self) -> str:
         speed = f"{1e-6 / self.seconds:.0f} MB/s"
@@ -72,12 +75,6 @@ def interleave(rounds: int, *all_: Transfers) -> None:
             transfers.measure()
 
 
-def large(place: Workplace) -> Iterator[Figure]:
-    """One file from disk, apart from the rest: its noise asks for more rounds."""
-    with behind_nginx(place) as pair, nginx(place) as static:
-        yield from from_disk(place, pair, static)
-
-
 def measure(place: Workplace) -> Iterator[Figure]:
     with behind_nginx(place) as pair, nginx(place) as static, mediasvc(place) as alone:
         yield from small(place, pair, static)
@@ -88,21 +85,24 @@ def measure(place: Workplace) -> Iterator[Figure]:
         yield from from_s3(place, s3, pair, static)
 
 
-def from_disk(place: Workplace, pair: Pair, static: Server) -> Iterator[Figure]:
-    large = place.file(1024)
-    size = large.stat().st_size
-    url = put(pair, large)
-    for client, who in ((fetch, "curl"), (discard, "a client that has the kernel discard it")):
-        mine = Transfers(pair, url, size, client)
-        theirs = Transfers(static, f"{static.url}/{large.name}", size, client)
-        with apart(pair, static):
-            interleave(place.rounds, theirs, mine)
-        what, note = f"1 GiB from disk to {who} ÷ nginx static", f"{mine.told()}; static {theirs.told()}"
-        yield Figure(what, theirs.seconds / mine.seconds, "×", 0.95, True, note)
-        what = f"the same, mean of {TIMES * place.rounds} transfers of each"
-        yield Figure(what, sum(theirs.rounds) / sum(mine.rounds), "×", 0.95, True)
-        yield Figure("its CPU in nginx", mine.nginx * 1e9, "s/GB", 0.20, False)
-        yield Figure("its CPU in Python", mine.python * 1e9, "s/GB", 0.01, False)
+def large(place: Workplace) -> Iterator[Figure]:
+    """One file from disk, apart from the rest: its noise asks for more rounds."""
+    file = place.file(1024)
+    size = file.stat().st_size
+    with behind_nginx(place) as pair, nginx(place) as static:
+        url = put(pair, file)
+        clients = ((fetch, "curl"), (partial(discard, size), "a client that has the kernel discard it"))
+        for client, who in clients:
+            mine = Transfers(pair, url, size, client)
+            theirs = Transfers(static, f"{static.url}/{file.name}", size, client)
+            with apart(pair, static):
+                interleave(place.rounds, theirs, mine)
+            what, note = f"1 GiB from disk to {who} ÷ nginx static", f"{mine.told()}; static {theirs.told()}"
+            yield Figure(what, theirs.seconds / mine.seconds, "×", 0.95, True, note)
+            what = f"the same, mean of {TIMES * place.rounds} transfers of each"
+            yield Figure(what, sum(theirs.rounds) / sum(mine.rounds), "×", 0.95, True)
+            yield Figure("its CPU in nginx", mine.nginx * 1e9, "s/GB", 0.20, False)
+            yield Figure("its CPU in Python", mine.python * 1e9, "s/GB", 0.01, False)
 
 
 def small(place: Workplace, pair: Pair, static: Server) -> Iterator[Figure]:
@@ -220,17 +220,15 @@ def fetch(url: str, times: int) -> float:
     return sum(curl(*key, "-H", "X-Pad: " + "-" * (1 + 128 * number), url) for number in range(times))
 
 
-def discard(url: str, times: int) -> float:
+def discard(size: int, url: str, times: int) -> float:
     """Seconds of as many transfers to a client that copies nothing (MSG_TRUNC): what is measured is the sender."""
-    parts, buffer, seconds = urlsplit(url), bytearray(MIB), 0.0
-    head = f"GET {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n{AUTHORISED}\r\n\r\n"
+    buffer, seconds = bytearray(MIB), 0.0
     for _ in range(times):
         began, received = time.perf_counter(), 0
-        with socket.create_connection((parts.hostname, parts.port)) as connection:
-            connection.sendall(head.encode())
+        with get(url) as connection:
             while count := connection.recv_into(buffer, MIB, socket.MSG_TRUNC):
                 received += count
         seconds += time.perf_counter() - began
-        if received < 64 * 1024:
+        if received <= size:
             raise SystemExit(f"{url}: an answer of {received} bytes")
     return seconds

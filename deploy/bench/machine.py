@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -298,6 +299,19 @@ def curl(*arguments: str | Path) -> float:
     if done.returncode:
         raise SystemExit(f"{' '.join(command[5:])}: {done.stderr.strip()} {done.stdout}")
     return float(done.stdout)
+
+
+def get(url: str, *, receive_buffer: int = 0) -> socket.socket:
+    """A connection that was asked for a download and closes after it. `receive_buffer`: the bytes that the kernel takes
+    in for a reader that is slow; 0: as it likes."""
+    where = urlsplit(url)
+    connection = socket.socket()
+    if receive_buffer:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    connection.connect((where.hostname, where.port))
+    head = f"GET {where.path} HTTP/1.1\r\nHost: {where.netloc}\r\nConnection: close\r\n{AUTHORISED}\r\n\r\n"
+    connection.sendall(head.encode())
+    return connection
 
 
 @dataclass

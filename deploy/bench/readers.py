@@ -5,10 +5,9 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from ceph import gateway
-from machine import AUTHORISED, Figure, Server, Workplace, curl, mediasvc
+from machine import AUTHORISED, Figure, Server, Workplace, curl, get, mediasvc
 from visitor import p99, visitor
 
 READERS = 500
@@ -30,7 +29,7 @@ def slow_readers(
     curl("-T", source, "-H", AUTHORISED, f"{ours.url}/b/media/slow")
     idle = ours.resident()
     done = threading.Event()
-    sockets = [connect(ours.url, "/b/media/slow") for _ in range(readers)]
+    sockets = [get(f"{ours.url}/b/media/slow", receive_buffer=8192) for _ in range(readers)]
     reading = threading.Thread(target=read_slowly, args=(sockets, done))
     reading.start()
     busy = 0.0
@@ -47,15 +46,6 @@ def slow_readers(
         f"{readers} slow readers {way}, memory of each", (busy - idle) * 1024 / readers, "KiB", goal, False
     )
     yield Figure(f"`/healthz` meanwhile, p99 ({way})", p99(waits), "ms", patience, False)
-
-
-def connect(url: str, path: str) -> socket.socket:
-    where = urlsplit(url)
-    reader = socket.socket()
-    reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
-    reader.connect((where.hostname, where.port))
-    reader.sendall(f"GET {path} HTTP/1.1\r\nHost: {where.netloc}\r\n{AUTHORISED}\r\n\r\n".encode())
-    return reader
 
 
 def read_slowly(sockets: list[socket.socket], done: threading.Event) -> None:
